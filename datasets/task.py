@@ -1,0 +1,112 @@
+"""What every data set hands over: who the clients are, how to read one, and what to train."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Callable
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+    import tensorflow_federated as tff
+
+VALIDATION_FRACTION = 0.10
+TEST_FRACTION = 0.15
+
+
+class DataError(ValueError):
+    """A problem with data that one sentence explains to the user."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A federated learning problem.
+
+    Attributes:
+      name: The data set's name, for example "emnist".
+      data_source: Where the clients really come from: "tff" or "embedded".
+      train_clients: Ids of the clients that train.
+      validation_clients: Ids of the clients that settings are chosen on.
+      test_clients: Ids of the clients that results are reported on. The three are disjoint.
+      read_client: Reads one client afresh: `(x [n, ...], y [n, ...])`, the same at every call.
+      build_keras_model: Builds an uncompiled model that returns logits. Every call, also inside
+        a `tf.Graph`, starts from the same weights.
+      build_loss: Builds the loss of `(y, logits)`.
+      build_metrics: Builds the Keras metrics, `metric` among them.
+      input_spec: The batched `(x, y)` as `tf.TensorSpec`s; the first dimension is unknown.
+      metric: Name of the metric that is reported.
+      higher_is_better: Whether a larger `metric` is the better one.
+    """
+
+    name: str
+    data_source: str
+    train_clients: tuple[str, ...]
+    validation_clients: tuple[str, ...]
+    test_clients: tuple[str, ...]
+    read_client: Callable[[str], tuple[np.ndarray, np.ndarray]]
+    build_keras_model: Callable[[], tf.keras.Model]
+    build_loss: Callable[[], tf.keras.losses.Loss]
+    build_metrics: Callable[[], list[tf.keras.metrics.Metric]]
+    input_spec: tuple[Any, Any]
+    metric: str = "accuracy"
+    higher_is_better: bool = True
+
+    def model_fn(self) -> tff.learning.models.VariableModel:
+        """Builds what TFF trains; everything in it is new at every call."""
+        import tensorflow_federated as tff
+
+        x, y = self.input_spec
+        return tff.learning.models.from_keras_model(
+            keras_model=self.build_keras_model(),
+            loss=self.build_loss(),
+            metrics=self.build_metrics(),
+            input_spec=collections.OrderedDict(x=x, y=y),
+        )
+
+
+def split_clients(
+    client_ids: Iterable[str], seed: int, num_test_clients: int | None = None
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Splits clients into training, validation and test clients.
+
+    A pure function of the set of ids, the seed and `num_test_clients`.
+
+    Args:
+      client_ids: At least three ids; their order and repetitions do not matter.
+      seed: >= 0; fixes the permutation of the sorted ids. The first of it are test clients, the
+        next validation clients (10 %, at least one), the rest train.
+      num_test_clients: >= 1; None means 15 %, at least one.
+
+    Returns:
+      `(train, validation, test)`, disjoint and none of them empty.
+
+    Raises:
+      DataError: If there are too few clients for the three groups.
+    """
+    ids = sorted(set(client_ids))
+    num_validation = max(1, round(VALIDATION_FRACTION * len(ids)))
+    num_test = max(1, round(TEST_FRACTION * len(ids)))
+    if num_test_clients is not None:
+        num_test = num_test_clients
+    if len(ids) < 3:
+        raise DataError(
+            f"At least 3 clients are needed (training, validation, test), but there are "
+            f"{len(ids)}: use data with more clients."
+        )
+    most = len(ids) - num_validation - 1
+    if not 1 <= num_test <= most:
+        raise DataError(
+            f"The number of test clients must lie between 1 and {most} for {len(ids)} clients "
+            f"({num_validation} of them validate, at least one trains), but it is {num_test}: "
+            f"change num_test_clients."
+        )
+    order = [ids[i] for i in np.random.default_rng(seed).permutation(len(ids))]
+    first_train = num_test + num_validation
+    return (
+        tuple(order[first_train:]),
+        tuple(order[num_test:first_train]),
+        tuple(order[:num_test]),
+    )

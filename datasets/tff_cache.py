@@ -1,0 +1,214 @@
+"""Is a file in TFF's cache whole, and can one be fetched that is?
+
+TFF takes any file of the right name for a finished download. An interrupted one leaves a
+truncated file that counts as cached ever after, so a file is checked before TFF may open it: by
+its structure, never by a hash, because smaller files of the same format are welcome. Files that
+fail the check are never used, changed or deleted here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import shutil
+import socket
+import sqlite3
+import struct
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Iterable, Iterator
+from typing import Callable
+
+from datasets.task import DataError
+
+_COLUMNS = {
+    "examples": {"split_name", "client_id", "serialized_example_proto"},
+    "client_metadata": {"client_id", "split_name", "num_examples"},
+}
+# SQLite's own check reads the whole file: about 0.1 s per 250 MB from memory, but a minute for
+# gigabytes from a slow disk. Larger files are only counted, for as long as that takes little.
+_FULL_CHECK_BYTES = 2**30
+_COUNT_SECONDS = 3.0
+
+PROBE_SECONDS = 8.0  # to decide whether a host answers
+STALL_SECONDS = 30.0  # without a byte before a download counts as broken
+FREE_BYTES = 5 * 2**30  # an unpacked file takes a few gigabytes
+
+
+def default_dir() -> pathlib.Path:
+    """TFF's own default cache directory."""
+    return pathlib.Path.home() / ".tff"
+
+
+def check_database(path: str | os.PathLike[str], splits: Iterable[str]) -> None:
+    """Checks that a file is a complete database in TFF's `SqlClientData` format.
+
+    Args:
+      path: The `.sqlite` file. It is opened read-only.
+      splits: The splits that must have clients and all of their examples.
+
+    Raises:
+      DataError: If it is not; names the file and the reason.
+    """
+    path = pathlib.Path(path)
+    try:
+        _check_file(path)
+        # "immutable" keeps SQLite from leaving or replaying files beside this one.
+        uri = f"{path.absolute().as_uri()}?immutable=1"
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as database:
+            _check_tables(database)
+            if path.stat().st_size <= _FULL_CHECK_BYTES:
+                _check_pages(database)
+            for split in splits:
+                _check_split(database, split)
+    except (OSError, sqlite3.DatabaseError, _Damage) as error:
+        raise DataError(
+            f"{path} is damaged or not a data file of TensorFlow Federated: {error}."
+        ) from error
+
+
+class _Damage(Exception):
+    """What is wrong with a file."""
+
+
+def _check_file(path: pathlib.Path) -> None:
+    """Compares the file with what its SQLite header promises."""
+    for suffix in ("-journal", "-wal"):
+        if path.with_name(path.name + suffix).exists():
+            raise _Damage(f"a {path.name + suffix} beside it says that writing never finished")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header = file.read(100)
+    if not header:
+        raise _Damage("it is empty")
+    if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
+        raise _Damage("it is not an SQLite file")
+    (page_size,) = struct.unpack_from(">H", header, 16)
+    change_counter, num_pages = struct.unpack_from(">2I", header, 24)
+    (counter_of_num_pages,) = struct.unpack_from(">I", header, 92)
+    promised = (65536 if page_size == 1 else page_size) * num_pages
+    # Only then does the number of pages hold; writers before SQLite 3.7 leave it stale.
+    if change_counter == counter_of_num_pages and num_pages and size != promised:
+        raise _Damage(f"it has {size:,} bytes where its header promises {promised:,}")
+
+
+def _check_tables(database: sqlite3.Connection) -> None:
+    """Looks for the tables and columns that TFF reads."""
+    for table, columns in _COLUMNS.items():
+        present = {row[1] for row in database.execute(f"PRAGMA table_info({table})")}
+        if not present:
+            raise _Damage(f"it has no table {table!r}")
+        if columns - present:
+            raise _Damage(f"its table {table!r} lacks the column {min(columns - present)!r}")
+
+
+def _check_pages(database: sqlite3.Connection) -> None:
+    """Lets SQLite walk all pages and report the first that is wrong."""
+    (result,) = database.execute("PRAGMA quick_check(1)").fetchone()
+    if result != "ok":
+        raise _Damage(" ".join(str(result).split()))
+
+
+def _check_split(database: sqlite3.Connection, split: str) -> None:
+    """Looks for clients in a split and, if that is quick, for all of their examples."""
+    clients, promised = database.execute(
+        "SELECT count(*), sum(num_examples) FROM client_metadata WHERE split_name = ?", (split,)
+    ).fetchone()
+    if not clients or not promised:
+        raise _Damage(f"its split {split!r} is missing or empty")
+    deadline = time.monotonic() + _COUNT_SECONDS
+    database.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
+    try:
+        (found,) = database.execute(
+            "SELECT count(*) FROM examples WHERE split_name = ?", (split,)
+        ).fetchone()
+    except sqlite3.OperationalError:
+        if time.monotonic() > deadline:
+            return  # out of time, not out of order
+        raise
+    finally:
+        database.set_progress_handler(None, 0)
+    if found != promised:
+        raise _Damage(f"its split {split!r} has {found:,} examples instead of {promised:,}")
+
+
+def check_reachable(url: str, seconds: float = PROBE_SECONDS) -> None:
+    """Asks a host for a file's headers, honouring proxies, for `seconds` at the most.
+
+    Raises:
+      DataError: If there is no good answer in time.
+    """
+    answers: list[Exception | None] = []
+
+    def ask() -> None:
+        try:
+            probe(url, seconds)
+            answers.append(None)
+        except Exception as error:  # whatever it is, the caller's thread must hear of it
+            answers.append(error)
+
+    # A daemon thread, because looking up a name knows no time limit and must not hold the exit.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not answers:
+        raise DataError(f"{url} does not answer within {seconds:g} s.")
+    if answers[0] is not None:
+        raise DataError(f"{url} cannot be reached ({answers[0]}).") from answers[0]
+
+
+def probe(url: str, seconds: float) -> None:
+    """Sends one HEAD request; raises OSError unless it succeeds."""
+    request = urllib.request.Request(url, method="HEAD")
+    with urllib.request.urlopen(request, timeout=seconds):
+        pass
+
+
+def download(
+    path: pathlib.Path, splits: Iterable[str], fetch: Callable[[str], object], origin: str
+) -> None:
+    """Lets TFF download a file aside, checks it, and only then gives it its name.
+
+    Args:
+      path: Where the file will be; does not exist yet.
+      splits: As in `check_database`.
+      fetch: Downloads and unpacks into the directory it gets, under the name of `path`.
+      origin: What `fetch` downloads, for messages.
+
+    Raises:
+      DataError: If the disk is too full, the download breaks or its result is damaged. Nothing
+        of it remains then, as after an interruption.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(path.parent).free
+        if free < FREE_BYTES:
+            raise DataError(
+                f"{path.parent} has {free / 2**30:.1f} GB free, but {FREE_BYTES / 2**30:.0f} GB "
+                f"are needed."
+            )
+        # On the same disk as `path`, so that the last step is one atomic rename.
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=path.parent) as aside:
+            with _socket_timeout(STALL_SECONDS):
+                fetch(aside)
+            result = pathlib.Path(aside) / path.name
+            check_database(result, splits)
+            os.replace(result, path)
+    except DataError as error:
+        raise DataError(f"Downloading {origin} failed: {error}") from error
+    except Exception as error:  # urllib, http, lzma, socket and TensorFlow all have their own
+        raise DataError(f"Downloading {origin} failed ({error}).") from error
+
+
+@contextlib.contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    """Gives every new socket a time limit; TFF's downloader sets none."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -1,0 +1,251 @@
+"""Trains federated meta-learning and TFF's FedAvg on the same clients, and compares them.
+
+    python run_experiment.py --dataset=emnist
+
+Both are adapted to clients that neither has seen. Tables, plots and Keras models go to OUTPUT_DIR.
+The same command again continues an interrupted run.
+"""
+
+import dataclasses
+import json
+import sys
+import textwrap
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Optional
+
+from absl import flags
+
+import datasets
+from tff_fedmeta import artifacts, runtime
+from tff_fedmeta.config import AGGREGATORS, RUNTIMES, ExperimentConfig
+from tff_fedmeta.hyperparameters import HYPERPARAMETERS, check_choice
+
+# group -> (kind, name, default, help). A default of None is the task's own, beside the task.
+_FLAGS: dict[str, list[tuple[Any, str, Any, str]]] = {
+    "Data": [
+        (flags.DEFINE_string, "dataset", "emnist", f"One of: {', '.join(datasets.TASKS)}."),
+        (
+            flags.DEFINE_string,
+            "data_source",
+            "auto",
+            "tff: the real data, from the cache or downloaded; embedded: a synthetic stand-in made "
+            "on the spot; auto: the real data if they can be had, else the stand-in, with a warning.",
+        ),
+        (flags.DEFINE_string, "cache_dir", None, "Where TFF keeps its data files [~/.tff]."),
+        (flags.DEFINE_bool, "only_digits", False, "emnist: ten classes instead of 62."),
+        (flags.DEFINE_integer, "num_test_clients", None, "Clients held out for the test, >= 1."),
+    ],
+    "Training": [
+        (flags.DEFINE_list, "algorithms", None, f"Of: {', '.join(HYPERPARAMETERS)}."),
+        (flags.DEFINE_integer, "rounds", None, "Rounds, >= 1."),
+        (flags.DEFINE_integer, "clients_per_round", None, "Clients in a round, >= 1."),
+        (flags.DEFINE_integer, "batch_size", None, "Examples in a local step, >= 1."),
+        (flags.DEFINE_integer, "inner_epochs", None, "Local epochs in a round, >= 1; or"),
+        (flags.DEFINE_integer, "inner_steps", None, "local steps in a round, >= 1."),
+        (
+            flags.DEFINE_float,
+            "inner_learning_rate",
+            None,
+            "Rate of the local steps, >= 0, for every algorithm.",
+        ),
+        (
+            flags.DEFINE_float,
+            "server_learning_rate",
+            None,
+            "The server's step, >= 0, for every algorithm.",
+        ),
+        (
+            flags.DEFINE_multi_string,
+            "hparam",
+            [],
+            "A value for one algorithm, e.g. reptile.server_decay=false; repeatable.",
+        ),
+        (flags.DEFINE_string, "aggregator", "mean", f"One of: {', '.join(AGGREGATORS)}."),
+        (flags.DEFINE_integer, "seed", 0, "From which all that is random derives, >= 0."),
+    ],
+    "Adaptation and evaluation": [
+        (
+            flags.DEFINE_float,
+            "support_fraction",
+            None,
+            "Share of a client's examples that adaptation learns from, between 0 and 1.",
+        ),
+        (flags.DEFINE_integer, "adaptation_steps", None, "The most steps to adapt for, >= 0."),
+        (
+            flags.DEFINE_list,
+            "adaptation_learning_rates",
+            None,
+            "Rates of adaptation that validation clients choose from, each > 0.",
+        ),
+        (
+            flags.DEFINE_integer,
+            "rounds_per_evaluation",
+            None,
+            "Rounds between evaluations on validation clients, >= 1.",
+        ),
+    ],
+    "Running": [
+        (flags.DEFINE_string, "output_dir", None, "Where all files go [runs/DATASET-HASH]."),
+        (
+            flags.DEFINE_bool,
+            "resume",
+            True,
+            "Continue an interrupted run found in OUTPUT_DIR; --noresume refuses to.",
+        ),
+        (flags.DEFINE_integer, "rounds_per_checkpoint", None, "Rounds between checkpoints, >= 1."),
+        (flags.DEFINE_string, "runtime", "local", f"One of: {', '.join(RUNTIMES)}."),
+    ],
+}
+# Flags that are no fields of the configuration, or not under their own name.
+_NOT_CONFIGURATION = {
+    *("dataset", "cache_dir", "only_digits", "output_dir", "resume"),
+    *("hparam", "inner_learning_rate", "server_learning_rate"),
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the experiment that the command line describes.
+
+    Args:
+      argv: The command line, the program's name first.
+
+    Returns:
+      The exit status: 0, or 2 after a user's mistake, said in one sentence on stderr.
+    """
+    if {"--help", "-help", "-h"} & set(argv[1:]):
+        print(_help())
+        return 0
+    try:
+        values = _parse(argv)
+        config = _configuration(values)
+        output_dir = Path(values["output_dir"]) if values["output_dir"] else None
+        if output_dir is not None:  # a wrong directory is said before any data is loaded
+            config = artifacts.find_run(config, output_dir, values["resume"]) or config
+            if artifacts.is_finished(output_dir):
+                return _say_finished(output_dir)
+        runtime.quiet_tensorflow()
+        start = time.perf_counter()
+        task = _load(config, values["cache_dir"])
+        data_seconds = time.perf_counter() - start
+        config = dataclasses.replace(config, data_source=task.data_source)
+        output_dir = output_dir or Path("runs") / f"{config.dataset}-{config.hash}"
+        artifacts.find_run(config, output_dir, values["resume"])
+        if artifacts.is_finished(output_dir):
+            return _say_finished(output_dir)
+        artifacts.claim(config, output_dir)
+    except (ValueError, flags.Error) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+    return _run(config, task, output_dir, data_seconds)
+
+
+def _parse(argv: Sequence[str]) -> dict[str, Any]:
+    values = flags.FlagValues()
+    for group in _FLAGS.values():
+        for define, name, default, text in group:
+            define(name, default, text, flag_values=values)
+    rest = values(list(argv))
+    if len(rest) > 1:
+        raise ValueError(f"Flags are written --name=value, but got {rest[1]!r}; see --help.")
+    return values.flag_values_dict()
+
+
+def _configuration(values: dict[str, Any]) -> ExperimentConfig:
+    """Makes the configuration of the flags' values and the task's defaults, and checks it."""
+    check_choice("--dataset", values["dataset"], datasets.TASKS)
+    check_choice("--data_source", values["data_source"], datasets.DATA_SOURCES)
+    defaults = datasets.DEFAULTS[values["dataset"]]
+    said = {name: value for name, value in values.items() if name not in _NOT_CONFIGURATION}
+    said["task_options"] = {"only_digits": values["only_digits"]}
+    if said["algorithms"] is not None:
+        said["algorithms"] = tuple(said["algorithms"])
+    if said["adaptation_learning_rates"] is not None:
+        said["adaptation_learning_rates"] = tuple(
+            _number("--adaptation_learning_rates", text)
+            for text in said["adaptation_learning_rates"]
+        )
+    hparams: dict[str, dict[str, Any]] = {}
+    for algorithm in said["algorithms"] or defaults["algorithms"]:
+        for name in ("inner_learning_rate", "server_learning_rate"):
+            if values[name] is not None:
+                hparams.setdefault(algorithm, {})[name] = values[name]
+    for text in values["hparam"]:
+        target, equals, value = text.partition("=")
+        algorithm, dot, name = target.partition(".")
+        if not (equals and dot):
+            raise ValueError(f"--hparam is written ALGORITHM.NAME=VALUE, but got {text!r}.")
+        hparams.setdefault(algorithm, {})[name] = value
+    return ExperimentConfig.from_defaults(values["dataset"], defaults, said, hparams)
+
+
+def _number(what: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{what} must be numbers, but got {text!r}.") from None
+
+
+def _load(config: ExperimentConfig, cache_dir: Optional[str]) -> datasets.Task:
+    task = datasets.TASKS[config.dataset](
+        data_source=config.data_source,
+        cache_dir=cache_dir,
+        seed=config.seed,
+        num_test_clients=config.num_test_clients,
+        **config.task_options,
+    )
+    if config.clients_per_round > len(task.train_clients):
+        raise ValueError(
+            f"--clients_per_round must be at most the number of training clients, "
+            f"{len(task.train_clients)}, but is {config.clients_per_round}."
+        )
+    return task
+
+
+def _say_finished(output_dir: Path) -> int:
+    print(f"This run is finished; nothing was done. Its results are in {output_dir}:\n")
+    print((output_dir / artifacts.COMPARISON).read_text())
+    return 0
+
+
+def _run(config: ExperimentConfig, task: datasets.Task, output_dir: Path, seconds: float) -> int:
+    from tff_fedmeta import experiment
+
+    print(f"Configuration: {config.to_json()}")
+    print(
+        f"{config.dataset} (data source: {task.data_source}): {len(task.train_clients)} training, "
+        f"{len(task.validation_clients)} validation and {len(task.test_clients)} test clients; "
+        f"no client is in two of them.\nWriting to {output_dir}\n",
+        flush=True,
+    )
+    try:
+        with runtime.local_runtime(log_file=output_dir / "worker.log"):
+            table = experiment.run(config, task, output_dir, seconds)
+    except KeyboardInterrupt:
+        print("\nInterrupted. The same command continues this run.", file=sys.stderr)
+        return 130
+    print(f"\n{table}")
+    print(f"Plot: {output_dir / 'comparison.png'}")
+    for algorithm in config.algorithms:
+        print(f"Keras model: {output_dir / algorithm / 'keras_model' / 'model.keras'}")
+    return 0
+
+
+def _help() -> str:
+    lines = [__doc__ or ""]
+    for group, entries in _FLAGS.items():
+        lines.append(f"{group}:")
+        for _, name, default, text in entries:
+            shown = "" if default in (None, []) else f" [{json.dumps(default)}]"
+            lines.append(f"  --{name}{shown}")
+            lines.append(textwrap.fill(text, 92, initial_indent=" " * 6, subsequent_indent=" " * 6))
+        lines.append("")
+    for dataset, defaults in datasets.DEFAULTS.items():
+        lines.append(f"Defaults of --dataset={dataset}:")
+        lines += [f"  {name}: {json.dumps(value)}" for name, value in defaults.items()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,31 @@
+"""Federated meta-learning on TensorFlow Federated: the public names, loaded on first use.
+
+    import tff_fedmeta as fm
+    process = fm.build_reptile(model_fn, inner_learning_rate=0.1, batch_size=20)
+"""
+
+import importlib
+from typing import Any
+
+# name -> module. TensorFlow takes seconds to import; `--help` and flag errors must not wait for it.
+_PUBLIC = {
+    "ALGORITHMS": "algorithms",
+    "build_adaptation_eval": "adaptation",
+    "build_fedavg": "baselines",
+    "build_reptile": "algorithms",
+    "client_dataset": "client_data",
+    "local_runtime": "runtime",
+    "to_keras": "export",
+}
+
+__all__ = list(_PUBLIC)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

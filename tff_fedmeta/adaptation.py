@@ -1,0 +1,255 @@
+"""Adapt a model to clients it has never seen, and measure it before, during and after."""
+
+import collections
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from tff_fedmeta import algorithms, client_work, local_updates, minibatches, support_query
+
+# Query examples in one forward pass: it bounds memory and has no influence on the result.
+_QUERY_BATCH = 128
+# TFF adds these two to every Keras model; `num_query` already says it.
+_COUNTERS = ("num_examples", "num_batches")
+
+
+def build_adaptation_eval(
+    model_fn: algorithms.ModelFn,
+    *,
+    inner_learning_rate: float,
+    batch_size: int,
+    inner_steps: Optional[int] = None,
+    inner_epochs: Optional[int] = None,
+    support_fraction: float = 0.5,
+    split: str = "random",
+    shuffle: bool = True,
+    inner_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
+    learned_rates: bool = False,
+) -> tff.Computation:
+    """Builds the evaluation of an initialisation on clients it was not trained on.
+
+    Each client splits its data, adapts on support alone, and is measured on query alone: before
+    adapting and after every inner step (or epoch, if `inner_epochs` is given).
+
+    Args:
+      model_fn: A no-argument function returning a fresh `tff.learning.models.VariableModel`.
+      inner_learning_rate: The rate of adaptation, >= 0. Unused with `learned_rates`.
+      batch_size: Support examples in an inner step, >= 1.
+      inner_steps: K >= 0 inner steps, measured after each, or
+      inner_epochs: K >= 0 passes over support, measured after each; exactly one of them.
+      support_fraction: The share of support, in (0, 1).
+      split: "random", "ordered" or "same"; see `support_query.split_support_query`.
+      shuffle: Whether the order of support examples is shuffled in every epoch.
+      inner_optimizer: The rule of adaptation, fresh at every client; None is plain SGD.
+      learned_rates: Whether `trainable` holds, behind the n weights, n tensors of learnt rates of
+        the same shapes, to adapt with instead of `inner_learning_rate` (Meta-SGD).
+
+    Returns:
+      A computation (ModelWeights@SERVER, clients@CLIENTS) -> list, in the order of the clients, of
+      `OrderedDict(num_support=int32, num_query=int32, loss=float32 [K+1], <metric>=[K+1], ...)`.
+      Entry 0 is before adapting. A client with too few examples to split has num_query 0.
+
+    Raises:
+      ValueError: If a value is out of its range, or not exactly one of steps and epochs is given.
+    """
+    if (inner_steps is None) == (inner_epochs is None):
+        raise ValueError(
+            "Exactly one of inner_steps and inner_epochs is needed, "
+            f"but got {inner_steps} and {inner_epochs}."
+        )
+    budget = algorithms.check_local_training(
+        inner_learning_rate, batch_size, inner_epochs, inner_steps
+    )
+    num_points = 1 + next(iter(budget.values()))
+    support_query.check_split(support_fraction, split)
+    if learned_rates and inner_optimizer is not None:
+        raise ValueError("learned_rates adapts by SGD with those rates; give no inner_optimizer.")
+    with tf.Graph().as_default():
+        model = model_fn()
+        weights_type = tff.learning.models.weights_type_from_model(model)
+        data_type = client_work.client_type(model)
+    if learned_rates:
+        trainable = list(weights_type.trainable)
+        weights_type = tff.StructWithPythonType(
+            [("trainable", trainable * 2), ("non_trainable", weights_type.non_trainable)],
+            tff.learning.models.ModelWeights,
+        )
+
+    optimizer = inner_optimizer or tff.learning.optimizers.build_sgdm(inner_learning_rate)
+
+    def adapt_and_measure(model, weights, client):
+        _assign(model.non_trainable_variables, weights.non_trainable)
+        num_weights = len(model.trainable_variables)
+        theta, rates = weights.trainable[:num_weights], weights.trainable[num_weights:]
+        _assign(model.trainable_variables, theta)
+        sides = support_query.split_support_query(
+            client_work.as_batch(model, client["x"], client["y"]),
+            client["seed"],
+            support_fraction=support_fraction,
+            split=split,
+        )
+        plan = minibatches.plan_minibatches(
+            sides.num_support,
+            tf.random.experimental.stateless_fold_in(client["seed"], minibatches.TRAINING_STREAM),
+            batch_size=batch_size,
+            shuffle=shuffle,
+            **budget,
+        )
+        rule = local_updates.PerWeightSGD(rates) if learned_rates else optimizer
+        state = local_updates.fresh_state(
+            rule, model.trainable_variables, None if learned_rates else inner_learning_rate
+        )
+        steps_between = 1 if inner_epochs is None else plan.steps_per_epoch
+        curves = _measured_training(
+            model, sides, plan, rule, state, num_points, steps_between
+        )
+        return collections.OrderedDict(
+            num_support=sides.num_support, num_query=sides.num_query, **curves
+        )
+
+    @tff.tensorflow.computation(weights_type, data_type)
+    def evaluate_client(weights, dataset):
+        model = model_fn()
+        run = tf.function(lambda weights, client: adapt_and_measure(model, weights, client))
+        return run(weights, dataset.get_single_element())
+
+    @tff.federated_computation(
+        tff.FederatedType(weights_type, tff.SERVER), tff.FederatedType(data_type, tff.CLIENTS)
+    )
+    def evaluate(weights, clients):
+        return tff.federated_map(evaluate_client, (tff.federated_broadcast(weights), clients))
+
+    return evaluate
+
+
+def _measured_training(model, sides, plan, optimizer, state, num_points, steps_between):
+    """Trains on support and returns each metric on query as [num_points], point 0 untrained."""
+    finalizers = model.metric_finalizers()
+    names = [name for name in finalizers if name not in _COUNTERS]
+
+    def advance(point, state, curves):
+        # Point 0 runs the steps from 0 to 0: none.
+        first = tf.minimum(tf.maximum(point - 1, 0) * steps_between, plan.num_steps)
+        last = tf.minimum(point * steps_between, plan.num_steps)
+        state = local_updates.train(model, sides.support, plan, optimizer, state, first, last)
+        values = _measure(model, sides.query, sides.num_query)
+        curves = {
+            name: curves[name].write(point, tf.cast(finalizers[name](values[name]), tf.float32))
+            for name in names
+        }
+        return point + 1, state, curves
+
+    curves = {name: tf.TensorArray(tf.float32, num_points) for name in names}
+    _, _, curves = tf.while_loop(
+        lambda point, *_: point < num_points,
+        advance,
+        (tf.constant(0), state, curves),
+        parallel_iterations=1,
+    )
+    return {name: curve.stack() for name, curve in curves.items()}
+
+
+def _measure(model, examples, num_examples):
+    """Returns the model's unfinalized metrics on all examples, in passes of `_QUERY_BATCH`."""
+    model.reset_metrics()
+
+    def forward(start):
+        stop = tf.minimum(start + _QUERY_BATCH, num_examples)
+        batch = minibatches.gather_examples(examples, tf.range(start, stop))
+        model.forward_pass(batch, training=False)
+        return (stop,)
+
+    tf.while_loop(
+        lambda start: start < num_examples, forward, (tf.constant(0),), parallel_iterations=1
+    )
+    return model.report_local_unfinalized_metrics()
+
+
+def _assign(variables, values):
+    for variable, value in zip(variables, values):
+        variable.assign(value)
+
+
+def choose_adaptation(
+    curves: Mapping[float, Sequence[Mapping[str, Any]]],
+    metric: str,
+    higher_is_better: bool = True,
+) -> tuple[float, int]:
+    """Chooses how to adapt from what validation clients showed.
+
+    Args:
+      curves: For each learning rate tried, the clients' results of `build_adaptation_eval`.
+      metric: The metric whose mean over clients decides.
+      higher_is_better: Whether more of it is better.
+
+    Returns:
+      (learning rate, steps), steps 0 where no adaptation did better. Ties go to fewer steps, then to
+      the smaller rate.
+
+    Raises:
+      ValueError: If no client has a query to measure on.
+    """
+    best = None
+    for rate in sorted(curves):
+        means = np.mean([client[metric] for client in measurable(curves[rate])], axis=0)
+        for steps, mean in enumerate(means.tolist()):
+            score = mean if higher_is_better else -mean
+            candidate = (score, -steps, -rate)
+            if math.isfinite(score) and (best is None or candidate > best):
+                best = candidate
+    if best is None:
+        raise ValueError(
+            f"No setting gave a finite {metric} on the validation clients; use a smaller "
+            "inner_learning_rate for training."
+        )
+    return -best[2], -best[1]
+
+
+def measurable(results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Returns the results of the clients that were large enough to split.
+
+    Raises:
+      ValueError: If there is none.
+    """
+    kept = [result for result in results if result["num_query"] > 0]
+    if not kept:
+        raise ValueError(
+            f"None of the {len(results)} clients has the two examples that a split into support "
+            "and query needs."
+        )
+    return kept
+
+
+def summarize(
+    results: Sequence[Mapping[str, Any]], metric: str, steps: int, higher_is_better: bool = True
+) -> dict[str, Any]:
+    """Summarizes clients before and after adapting for `steps`.
+
+    Args:
+      results: The clients' results of `build_adaptation_eval`, each with a query.
+      metric: The metric to summarize.
+      steps: The entry of the curves that counts as "after".
+      higher_is_better: Whether more of it is better.
+
+    Returns:
+      {"before": {"mean", "std", "p10", "p50", "p90"}, "after": the same, "share_hurt": the share of
+      clients, in [0, 1], whom adapting left worse off}. Every client counts the same.
+    """
+    curves = np.array([result[metric] for result in results], np.float64)
+    before, after = curves[:, 0], curves[:, steps]
+    hurt = after < before if higher_is_better else after > before
+    return {
+        "before": _distribution(before),
+        "after": _distribution(after),
+        "share_hurt": float(np.mean(hurt)),
+    }
+
+
+def _distribution(values: np.ndarray) -> dict[str, float]:
+    p10, p50, p90 = np.percentile(values, [10, 50, 90])
+    summary = dict(mean=np.mean(values), std=np.std(values), p10=p10, p50=p50, p90=p90)
+    return {name: float(value) for name, value in summary.items()}

@@ -1,0 +1,108 @@
+"""The files of a run: who may write where, and writing them whole or not at all.
+
+    OUTPUT_DIR/
+      config.json  versions.json  timings.json
+      comparison.md  comparison.png                    written last: a run that has it is finished
+      ALGORITHM/metrics.csv  checkpoints/  tensorboard/  adaptation_test.json
+      ALGORITHM/keras_model/model.keras  metadata.json
+
+Importing this needs no TensorFlow.
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any, Optional
+
+from tff_fedmeta.config import ExperimentConfig
+
+COMPARISON = "comparison.md"
+_PACKAGES = ("tensorflow", "tensorflow-federated", "keras", "numpy", "jax", "jaxlib")
+
+
+def find_run(
+    config: ExperimentConfig, output_dir: Path, resume: bool
+) -> Optional[ExperimentConfig]:
+    """Looks for a run of this configuration that can be continued.
+
+    Args:
+      config: What is to be run. If its data source is "auto", a run with either source fits.
+      output_dir: Where its files are or will be.
+      resume: Whether a run that is there may be continued.
+
+    Returns:
+      The configuration found there, or None if the place is free.
+
+    Raises:
+      ValueError: If the place is taken: by another configuration, by this one and `resume` is
+        False, or by files that no configuration explains.
+    """
+    advice = "Choose another --output_dir."
+    config_file = output_dir / "config.json"
+    if output_dir.exists() and not output_dir.is_dir():
+        raise ValueError(f"{output_dir} is a file, not a directory. {advice}")
+    if not config_file.exists():
+        ours = [COMPARISON, "comparison.png", "timings.json", *config.algorithms]
+        clash = [name for name in ours if (output_dir / name).exists()]
+        if clash:
+            raise ValueError(
+                f"{output_dir} has {', '.join(clash)} but no config.json that says of which run "
+                f"they are. {advice}"
+            )
+        return None
+    try:
+        found = ExperimentConfig.from_json(config_file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{config_file} cannot be read. {error} {advice}") from error
+    if config.data_source == "auto":
+        config = dataclasses.replace(config, data_source=found.data_source)
+    if found != config:
+        raise ValueError(
+            f"{output_dir} holds a run of another configuration: {config.differences(found)}. "
+            f"{advice}"
+        )
+    if not resume:
+        raise ValueError(f"{output_dir} holds this run already. {advice} Or drop --noresume.")
+    return found
+
+
+def is_finished(output_dir: Path) -> bool:
+    """Returns whether the run in `output_dir` has written everything."""
+    return (output_dir / COMPARISON).exists()
+
+
+def claim(config: ExperimentConfig, output_dir: Path) -> None:
+    """Marks `output_dir`, which `find_run` found free or this run's, as this configuration's."""
+    output_dir.mkdir(parents=True, exist_ok=True)
+    write_text(output_dir / "config.json", config.to_json())
+    write_json(output_dir / "versions.json", versions())
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions and the machine that results may depend on."""
+    return {
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        "machine": platform.machine(),
+        "cores": str(len(os.sched_getaffinity(0))),
+    }
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a value as JSON; NaN and infinities, which JSON has not, are an error."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """As `write_bytes`, for text."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file aside and renames it: a reader sees the old file or the new one, whole."""
+    aside = path.with_name(path.name + ".partial")
+    aside.write_bytes(content)
+    os.replace(aside, path)

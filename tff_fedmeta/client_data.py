@@ -1,0 +1,106 @@
+"""One client is one dataset element: making it, reading clients once, and the seeds of a run.
+
+TFF's usual client is a `tf.data` pipeline of small batches, and most of a round goes into
+interpreting it. Here a client's whole data is a single element and the local update slices its own
+batches (`minibatches.py`).
+"""
+
+import collections
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any, Optional
+
+import numpy as np
+import tensorflow as tf
+
+Arrays = tuple[Any, Any]  # (x, y): arrays [n, ...] or structures of them
+
+
+def client_dataset(x: Any, y: Any, seed: Sequence[int] = (0, 0)) -> tf.data.Dataset:
+    """Makes the dataset that stands for one client: a single element with all of its examples.
+
+    Args:
+      x: Inputs, an array [n, ...] or a structure of such arrays, n >= 0.
+      y: Targets, an array [n, ...] or a structure of such arrays.
+      seed: Two integers from which the client's shuffling and support/query split derive. Give a
+        client another seed in another round (`stream_seed`), or every epoch order repeats.
+
+    Returns:
+      A dataset of one element `OrderedDict(x=[n, ...], y=[n, ...], seed=int64 [2])`. Arrays of
+      float64, NumPy's default, become float32, Keras' default.
+
+    Raises:
+      ValueError: If x and y differ in their number of examples, or `seed` is not two integers.
+    """
+    x, y = tf.nest.map_structure(_as_array, (x, y))
+    if any(array.ndim == 0 for array in tf.nest.flatten((x, y))):
+        raise ValueError("x and y need a leading dimension of examples, but got a scalar.")
+    lengths = sorted({len(array) for array in tf.nest.flatten((x, y))})
+    if len(lengths) != 1:
+        raise ValueError(f"x and y must hold equally many examples, but got lengths {lengths}.")
+    seed = np.asarray(seed, np.int64)
+    if seed.shape != (2,):
+        raise ValueError(f"seed must be two integers, but got shape {seed.shape}.")
+    return tf.data.Dataset.from_tensors(collections.OrderedDict(x=x, y=y, seed=seed))
+
+
+def _as_array(values: Any) -> np.ndarray:
+    array = np.asarray(values)
+    return array.astype(np.float32) if array.dtype == np.float64 else array
+
+
+def element_spec(input_spec: Any) -> "collections.OrderedDict[str, Any]":
+    """Returns the spec of one client's element for a model's batched `input_spec`.
+
+    Args:
+      input_spec: A model's `input_spec`: a mapping with `x` and `y`, or a pair (x, y), of
+        `tf.TensorSpec` whose batch dimension is None.
+
+    Raises:
+      ValueError: If `input_spec` is of another form or fixes the batch dimension.
+    """
+    x, y = _x_and_y(input_spec)
+    for spec in tf.nest.flatten((x, y)):
+        if spec.shape.rank is None or spec.shape.rank < 1 or spec.shape[0] is not None:
+            raise ValueError(
+                "The model's input_spec must leave its batch dimension None, because clients "
+                f"differ in size, but it has {spec}."
+            )
+    return collections.OrderedDict(x=x, y=y, seed=tf.TensorSpec([2], tf.int64))
+
+
+def _x_and_y(input_spec: Any) -> tuple[Any, Any]:
+    if isinstance(input_spec, collections.abc.Mapping) and set(input_spec) == {"x", "y"}:
+        return input_spec["x"], input_spec["y"]
+    if isinstance(input_spec, (tuple, list)) and len(input_spec) == 2:
+        return input_spec[0], input_spec[1]
+    raise ValueError(
+        f"The model's input_spec must be a mapping with x and y or a pair, but it is {input_spec}."
+    )
+
+
+def stream_seed(seed: int, *stream: Any) -> tuple[int, int]:
+    """Derives two independent int64 seeds for a named stream of a run.
+
+    A pure function of its arguments, so a round or a client can be replayed on its own.
+
+    Args:
+      seed: The experiment's seed.
+      *stream: What the numbers are for, e.g. `"local_training", round, client_id`.
+    """
+    digest = hashlib.sha256(repr((seed, *stream)).encode()).digest()
+    first, second = np.frombuffer(digest[:16], dtype="<i8")
+    return int(first), int(second)
+
+
+def stream_seed_int(seed: int, *stream: Any) -> int:
+    """As `stream_seed`, as one int in [0, 2**31) for interfaces that take no more."""
+    return stream_seed(seed, *stream)[0] % 2**31
+
+
+def cached_reader(
+    read_client: Callable[[str], Arrays], max_clients: Optional[int] = 1000
+) -> Callable[[str], Arrays]:
+    """Returns `read_client` with the most recently used `max_clients` clients kept in memory."""
+    return functools.lru_cache(maxsize=max_clients)(read_client)

@@ -1,0 +1,254 @@
+"""One experiment from data to comparison: train each algorithm, adapt, report, export."""
+
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from tff_fedmeta import (
+    adaptation,
+    algorithms,
+    artifacts,
+    baselines,
+    client_data,
+    export,
+    hyperparameters,
+    reporting,
+    training,
+)
+from tff_fedmeta.config import ExperimentConfig
+
+_LOG = logging.getLogger(__name__)
+
+# How often during training, and on how many clients at most, progress on unseen clients is shown.
+_MONITORED_CLIENTS = 20
+# Clients evaluated in one call of TFF, whose memory grows with their number.
+_CLIENTS_PER_CALL = 50
+
+_BUILDERS = {**algorithms.ALGORITHMS, **baselines.BASELINES}
+
+
+def run(config: ExperimentConfig, task: Any, output_dir: Path, data_seconds: float = 0.0) -> str:
+    """Runs an experiment, continuing one that was interrupted, and writes all of its files.
+
+    Call it within a runtime (`runtime.local_runtime`). The files are those of `artifacts.py`.
+
+    Args:
+      config: What to run, with the data source resolved.
+      task: The `datasets.Task` it runs on.
+      output_dir: Where the files go; `artifacts.claim` has checked it.
+      data_seconds: How long making the task took, for `timings.json`.
+
+    Returns:
+      The comparison table, in Markdown.
+    """
+    read = client_data.cached_reader(task.read_client)
+    evaluators = build_evaluators(config, task)
+    timings: dict[str, Any] = {"data": data_seconds, "training": {}, "evaluation": {}, "export": {}}
+    results = {}
+    for algorithm in config.algorithms:
+        directory = output_dir / algorithm
+        start = time.perf_counter()
+        weights = train_algorithm(config, task, algorithm, read, evaluators, directory)
+        timings["training"][algorithm] = time.perf_counter() - start
+
+        start = time.perf_counter()
+        results[algorithm] = _adapt(config, task, weights, read, evaluators)
+        artifacts.write_json(directory / "adaptation_test.json", results[algorithm])
+        timings["evaluation"][algorithm] = time.perf_counter() - start
+
+        start = time.perf_counter()
+        _export(config, task, algorithm, weights, results[algorithm]["chosen"], directory)
+        timings["export"][algorithm] = time.perf_counter() - start
+    start = time.perf_counter()
+    export.verify(
+        [output_dir / name / "keras_model" for name in config.algorithms],
+        read(task.test_clients[0])[0],
+    )
+    timings["export"]["verification"] = time.perf_counter() - start
+    artifacts.write_json(output_dir / "timings.json", timings)
+    return reporting.write_comparison(config, task, output_dir)
+
+
+def build_process(
+    config: ExperimentConfig,
+    algorithm: str,
+    model_fn: Callable[[], tff.learning.models.VariableModel],
+) -> tff.learning.templates.LearningProcess:
+    """Builds the learning process of one algorithm as the configuration has it."""
+    values = hyperparameters.HYPERPARAMETERS[algorithm](**config.hyperparameters[algorithm])
+    weighting = tff.learning.ClientWeighting.NUM_EXAMPLES
+    if getattr(values, "client_weighting", "examples") == "uniform":
+        weighting = tff.learning.ClientWeighting.UNIFORM
+    return _BUILDERS[algorithm](
+        model_fn,
+        inner_learning_rate=values.inner_learning_rate,
+        batch_size=config.batch_size,
+        server_optimizer=_server_optimizer(values, config.rounds),
+        client_weighting=weighting,
+        **config.local_budget,
+    )
+
+
+def _server_optimizer(values: Any, rounds: int) -> tff.learning.optimizers.Optimizer:
+    rate = values.server_learning_rate
+    optimizer = tff.learning.optimizers.build_sgdm(rate)
+    if not getattr(values, "server_decay", False):
+        return optimizer
+    return tff.learning.optimizers.schedule_learning_rate(
+        optimizer,
+        # TFF counts rounds from 0; the last one still moves, by rate / rounds.
+        lambda done: rate * tf.maximum(1.0 - tf.cast(done, tf.float32) / rounds, 0.0),
+    )
+
+
+def adaptation_curves(
+    config: ExperimentConfig,
+    evaluator: tff.Computation,
+    weights: Any,
+    client_ids: Sequence[str],
+    read: Callable[[str], client_data.Arrays],
+) -> list[Mapping[str, Any]]:
+    """Returns each client's result of `adaptation.build_adaptation_eval`, in their order.
+
+    The split into support and query of a client depends on the seed and its id alone, so that all
+    algorithms, rates and rounds are measured on the same examples.
+    """
+    clients = [
+        client_data.client_dataset(
+            *read(client), seed=client_data.stream_seed(config.seed, "adaptation", client)
+        )
+        for client in client_ids
+    ]
+    results: list[Mapping[str, Any]] = []
+    for start in range(0, len(clients), _CLIENTS_PER_CALL):
+        results += evaluator(weights, clients[start : start + _CLIENTS_PER_CALL])
+    return results
+
+
+def build_evaluators(config: ExperimentConfig, task: Any) -> dict[float, tff.Computation]:
+    """Returns one evaluation for each learning rate of adaptation to choose from."""
+    return {
+        rate: adaptation.build_adaptation_eval(
+            task.model_fn,
+            inner_learning_rate=rate,
+            inner_steps=config.adaptation_steps,
+            batch_size=config.batch_size,
+            support_fraction=config.support_fraction,
+        )
+        for rate in config.adaptation_learning_rates
+    }
+
+
+def train_algorithm(
+    config: ExperimentConfig,
+    task: Any,
+    algorithm: str,
+    read: Callable[[str], client_data.Arrays],
+    evaluators: Mapping[float, tff.Computation],
+    directory: Optional[Path] = None,
+) -> Any:
+    """Trains one algorithm, recording into `directory` if given, and returns its weights."""
+    process = build_process(config, algorithm, task.model_fn)
+    cohort = training.cohort_sampler(task.train_clients, config.clients_per_round, config.seed)
+    rates = sorted(evaluators)
+    monitor = evaluators[rates[len(rates) // 2]]
+    monitored = task.validation_clients[:_MONITORED_CLIENTS]
+
+    def clients_of_round(round_num: int) -> list[tf.data.Dataset]:
+        return [
+            client_data.client_dataset(
+                *read(client),
+                seed=client_data.stream_seed(config.seed, "training", round_num, client),
+            )
+            for client in cohort(round_num)
+        ]
+
+    def evaluate(weights: Any) -> dict[str, float]:
+        clients = adaptation_curves(config, monitor, weights, monitored, read)
+        rows = adaptation.measurable(clients)
+        figures = {}
+        for metric in dict.fromkeys(["loss", task.metric]):
+            summary = adaptation.summarize(rows, metric, config.adaptation_steps)
+            for when in ("before", "after"):
+                figures[f"validation/{metric}_{when}"] = summary[when]["mean"]
+        return figures
+
+    state = training.train(
+        process,
+        clients_of_round,
+        config.rounds,
+        directory=directory,
+        title=algorithm,
+        labels={"data_source": task.data_source},
+        evaluate=evaluate if directory is not None else None,
+        rounds_per_evaluation=config.rounds_per_evaluation,
+        rounds_per_checkpoint=config.rounds_per_checkpoint,
+    )
+    return process.get_model_weights(state)
+
+
+def validation_curves(
+    config: ExperimentConfig,
+    task: Any,
+    weights: Any,
+    read: Callable[[str], client_data.Arrays],
+    evaluators: Mapping[float, tff.Computation],
+) -> dict[float, list[Mapping[str, Any]]]:
+    """Returns the validation clients' results for each learning rate of adaptation."""
+    return {
+        rate: adaptation_curves(config, evaluator, weights, task.validation_clients, read)
+        for rate, evaluator in evaluators.items()
+    }
+
+
+def _adapt(config, task, weights, read, evaluators) -> dict[str, Any]:
+    """Chooses rate and steps of adaptation on validation clients, then reads the test clients."""
+    validation = validation_curves(config, task, weights, read, evaluators)
+    rate, steps = adaptation.choose_adaptation(validation, task.metric, task.higher_is_better)
+    curves = adaptation_curves(config, evaluators[rate], weights, task.test_clients, read)
+    clients = [
+        {"client_id": client, **{name: _plain(value) for name, value in result.items()}}
+        for client, result in zip(task.test_clients, curves)
+    ]
+    rows = adaptation.measurable(clients)
+    skipped = [client["client_id"] for client in clients if client["num_query"] == 0]
+    if skipped:
+        _LOG.warning("%d test clients are too small to split: %s", len(skipped), skipped)
+    return {
+        "data_source": task.data_source,
+        "metric": task.metric,
+        "steps": list(range(config.adaptation_steps + 1)),
+        "chosen": {"inner_learning_rate": rate, "steps": steps},
+        "clients": rows,
+        "skipped_clients": skipped,
+        "summary": adaptation.summarize(rows, task.metric, steps, task.higher_is_better),
+    }
+
+
+def _export(config, task, algorithm, weights, chosen, directory) -> None:
+    model = export.to_keras(task.build_keras_model(), weights)
+    # Compiled so that `model.fit` on a client's examples is the adaptation that was measured.
+    model.compile(
+        optimizer=tf.keras.optimizers.SGD(chosen["inner_learning_rate"]),
+        loss=task.build_loss(),
+        metrics=task.build_metrics(),
+    )
+    metadata = {
+        "algorithm": algorithm,
+        "dataset": task.name,
+        "data_source": task.data_source,
+        "adaptation": {**chosen, "batch_size": config.batch_size},
+        "config_hash": config.hash,
+    }
+    export.save(model, directory / "keras_model", metadata)
+
+
+def _plain(value: Any) -> Any:
+    """Returns a NumPy value as Python numbers and lists, for JSON."""
+    return value.tolist() if hasattr(value, "tolist") else value

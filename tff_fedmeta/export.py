@@ -1,0 +1,116 @@
+"""Trained weights back into Keras."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tff_fedmeta import artifacts
+
+
+def to_keras(
+    keras_model: tf.keras.Model, model_weights: Any, learned_rates: bool = False
+) -> tf.keras.Model:
+    """Puts the weights of a learning process into a Keras model.
+
+    Unlike `ModelWeights.assign_weights_to`, which fills a model that does not match as far as it
+    goes, this sets all weights or none.
+
+    Args:
+      keras_model: A built Keras model of the same architecture; its weights are replaced.
+      model_weights: A `tff.learning.models.ModelWeights`, e.g. from `process.get_model_weights`.
+      learned_rates: Whether `trainable` holds n learnt rates behind the n weights (Meta-SGD). The
+        weights are taken, the rates are not.
+
+    Returns:
+      `keras_model`.
+
+    Raises:
+      ValueError: If the model has other weights: another number, shape or dtype.
+    """
+    trainable = list(model_weights.trainable)
+    non_trainable = list(model_weights.non_trainable)
+    variables = keras_model.trainable_variables
+    expected = len(variables) * (2 if learned_rates else 1)
+    if len(trainable) != expected:
+        rates = " and as many learnt rates" if learned_rates else ""
+        raise ValueError(
+            f"The Keras model has {len(variables)} trainable weights, so {expected} tensors{rates} "
+            f"are expected, but got {len(trainable)}."
+        )
+    trainable = trainable[: len(variables)]
+    if len(non_trainable) != len(keras_model.non_trainable_variables):
+        raise ValueError(
+            f"The Keras model has {len(keras_model.non_trainable_variables)} non-trainable weights, "
+            f"but got {len(non_trainable)}."
+        )
+    pairs = [
+        *zip(variables, trainable),
+        *zip(keras_model.non_trainable_variables, non_trainable),
+    ]
+    for variable, value in pairs:
+        value_spec = tf.TensorSpec.from_tensor(tf.convert_to_tensor(value))
+        if value_spec.shape != variable.shape or value_spec.dtype != variable.dtype:
+            raise ValueError(
+                f"The Keras weight {variable.name} has shape {variable.shape} and dtype "
+                f"{variable.dtype.name}, but the trained one has {value_spec.shape} and "
+                f"{value_spec.dtype.name}."
+            )
+    for variable, value in pairs:
+        variable.assign(value)
+    return keras_model
+
+
+def save(keras_model: tf.keras.Model, directory: Path, metadata: Mapping[str, Any]) -> None:
+    """Writes `model.keras` and `metadata.json`, replacing what an interrupted run left there."""
+    directory.mkdir(parents=True, exist_ok=True)
+    aside = directory / "partial.keras"
+    keras_model.save(aside)
+    os.replace(aside, directory / "model.keras")
+    artifacts.write_json(directory / "metadata.json", metadata)
+
+
+# Runs with nothing of ours imported: whoever takes the model home has only Keras.
+_RELOAD = """
+import sys
+import numpy as np
+import tensorflow as tf
+x = np.load(sys.argv[1])
+np.savez(sys.argv[2], *[tf.keras.models.load_model(path).predict(x, verbose=0) for path in sys.argv[3:]])
+"""
+
+
+def verify(directories: Sequence[Path], x: np.ndarray) -> None:
+    """Checks that exported models predict the same in a fresh process as they do here.
+
+    Args:
+      directories: Where `save` wrote to.
+      x: Inputs to predict, [n, ...].
+
+    Raises:
+      RuntimeError: If a model does not open there, or predicts something else.
+    """
+    paths = [str(directory / "model.keras") for directory in directories]
+    with tempfile.TemporaryDirectory() as scratch:
+        inputs, outputs = f"{scratch}/x.npy", f"{scratch}/y.npz"
+        np.save(inputs, x)
+        reload = subprocess.run(
+            [sys.executable, "-c", _RELOAD, inputs, outputs, *paths],
+            cwd=scratch,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if reload.returncode:
+            raise RuntimeError(f"An exported model does not open: {reload.stderr[-2000:]}")
+        with np.load(outputs) as there:
+            for path, name in zip(paths, there.files):
+                here = tf.keras.models.load_model(path).predict(x, verbose=0)
+                if not np.allclose(here, there[name], rtol=1e-5, atol=1e-6):
+                    raise RuntimeError(f"{path} predicts something else in a fresh process.")

@@ -1,0 +1,196 @@
+"""The comparison of a run, from the files its algorithms left: a table and a plot."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+
+from tff_fedmeta import artifacts
+from tff_fedmeta.config import ExperimentConfig
+
+_DIRECT_SAMPLES = {"embedded": "embedded (synthetic, not comparable with published figures)"}
+
+
+def write_comparison(config: ExperimentConfig, task: Any, output_dir: Path) -> str:
+    """Writes `comparison.png`, then `comparison.md`, and returns the latter's text.
+
+    Reads each algorithm's `metrics.csv` and `adaptation_test.json`, so that it can be run again on
+    the files alone.
+    """
+    metrics = {name: read_metrics(output_dir / name) for name in config.algorithms}
+    adapted = {
+        name: json.loads((output_dir / name / "adaptation_test.json").read_text())
+        for name in config.algorithms
+    }
+    figure = plot(config, task, metrics, adapted)
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=120)
+    artifacts.write_bytes(output_dir / "comparison.png", image.getvalue())
+    text = table(config, task, metrics, adapted)
+    artifacts.write_text(output_dir / artifacts.COMPARISON, text)
+    return text
+
+
+def read_metrics(directory: Path) -> pd.DataFrame:
+    """Reads an algorithm's `metrics.csv`, one row a round."""
+    return pd.read_csv(directory / "metrics.csv").set_index("round")
+
+
+def table(
+    config: ExperimentConfig,
+    task: Any,
+    metrics: dict[str, pd.DataFrame],
+    adapted: dict[str, dict[str, Any]],
+) -> str:
+    """Returns the comparison as Markdown: a row for each algorithm, and what the rows mean."""
+    rows = {name: _row(metrics[name], adapted[name]) for name in config.algorithms}
+    frame = pd.DataFrame.from_dict(rows, orient="index")
+    some = next(iter(adapted.values()))
+    lines = [
+        f"# {config.dataset}: {task.metric} on clients never trained on",
+        "",
+        f"Data source: **{_DIRECT_SAMPLES.get(task.data_source, task.data_source)}**. "
+        f"{len(task.train_clients)} training, {len(task.validation_clients)} validation and "
+        f"{len(task.test_clients)} test clients; the figures are over the {len(some['clients'])} "
+        "test clients that can be split, each counting the same.",
+        "",
+        _markdown(frame),
+        "",
+        f"*before*: the trained model as it is; *after*: adapted on a client's support "
+        f"({config.support_fraction:.0%} of its examples), both measured on its query (the rest). "
+        "Steps and rate of adaptation were chosen on validation clients, the same way for every "
+        "row; test clients were read once, afterwards. *hurt*: share of clients whom adapting left "
+        "worse off. Every row had the same rounds, cohorts and local examples; a gradient "
+        "evaluation is one batch.",
+        "",
+        *(f"- {line}" for line in _differences(config)),
+        "",
+        f"Configuration {config.hash}, seed {config.seed}; see config.json.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _row(metrics: pd.DataFrame, adapted: dict[str, Any]) -> dict[str, str]:
+    summary, chosen = adapted["summary"], adapted["chosen"]
+    before, after = summary["before"], summary["after"]
+    return {
+        "before": f"{before['mean']:.4f} ± {before['std']:.4f}",
+        "after": f"{after['mean']:.4f} ± {after['std']:.4f}",
+        "before p10 / p50 / p90": "{p10:.3f} / {p50:.3f} / {p90:.3f}".format(**before),
+        "after p10 / p50 / p90": "{p10:.3f} / {p50:.3f} / {p90:.3f}".format(**after),
+        "hurt": f"{summary['share_hurt']:.1%}",
+        "adaptation": f"{chosen['steps']} steps at {chosen['inner_learning_rate']:g}",
+        "rounds": f"{len(metrics):,}",
+        "examples": f"{int(metrics['train/num_examples'].sum()):,}",
+        "gradient evaluations": f"{int(metrics['train/num_batches'].sum()):,}",
+        "training seconds": f"{metrics['seconds'].sum():.0f}",
+    }
+
+
+def _markdown(frame: pd.DataFrame) -> str:
+    """Returns a frame of strings as a Markdown table (pandas' own needs another package)."""
+    header = ["algorithm", *frame.columns]
+    body = [[str(name), *row] for name, row in zip(frame.index, frame.to_numpy().tolist())]
+    rows = [header, ["---"] * len(header), *body]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _differences(config: ExperimentConfig) -> list[str]:
+    """Says how each algorithm was set, and where two rows are the same algorithm."""
+    lines = [
+        f"{name}: " + ", ".join(f"{key} {value}" for key, value in config.hyperparameters[name].items())
+        for name in config.algorithms
+    ]
+    if {"reptile", "fedavg"} <= set(config.algorithms):
+        reptile, fedavg = config.hyperparameters["reptile"], config.hyperparameters["fedavg"]
+        reasons = []
+        if reptile["server_decay"]:
+            reasons.append("its server step falls linearly to 0 over the run")
+        elif reptile["server_learning_rate"] != fedavg["server_learning_rate"]:
+            reasons.append("its server step is another")
+        if reptile["client_weighting"] != "examples":
+            reasons.append("it weighs clients equally, not by size")
+        if reptile["inner_learning_rate"] != fedavg["inner_learning_rate"]:
+            reasons.append("its inner rate is another")
+        lines.append(
+            f"reptile differs from fedavg in that {' and '.join(reasons)}; "
+            "otherwise the two would be the same algorithm."
+            if reasons
+            else "reptile and fedavg coincide: same server step, local epochs, rates and weights."
+        )
+    return lines
+
+
+def plot(
+    config: ExperimentConfig,
+    task: Any,
+    metrics: dict[str, pd.DataFrame],
+    adapted: dict[str, dict[str, Any]],
+) -> matplotlib.figure.Figure:
+    """Draws learning curves, accuracy against adaptation steps, and every client's change."""
+    # An object of its own instead of pyplot's global state: no display is needed.
+    figure = matplotlib.figure.Figure(figsize=(16, 9.5), layout="constrained")
+    (rounds_axes, budget_axes), (steps_axes, clients_axes) = figure.subplots(2, 2)
+    figure.suptitle(
+        f"{config.dataset} (data source: {task.data_source}), {config.rounds} rounds of "
+        f"{config.clients_per_round} clients, seed {config.seed}"
+    )
+    column = f"validation/{task.metric}"
+    for index, name in enumerate(config.algorithms):
+        color = f"C{index}"
+        evaluated = metrics[name].dropna(subset=[f"{column}_after"])
+        gradients = metrics[name]["train/num_batches"].cumsum()[evaluated.index]
+        for axes, x in ((rounds_axes, evaluated.index), (budget_axes, gradients)):
+            axes.plot(x, evaluated[f"{column}_after"], "o-", color=color, label=f"{name}, adapted")
+            axes.plot(
+                x, evaluated[f"{column}_before"], "o--", color=color, alpha=0.6,
+                label=f"{name}, before adapting",
+            )
+        _plot_adaptation(steps_axes, adapted[name], task.metric, name, color)
+        _plot_clients(clients_axes, adapted[name], task.metric, name, color)
+    rounds_axes.set(title="Validation clients during training", xlabel="round", ylabel=task.metric)
+    budget_axes.set(
+        title="The same against the work of the clients",
+        xlabel="gradient evaluations", ylabel=task.metric,
+    )
+    steps_axes.set(
+        title="Test clients: mean and 10th to 90th percentile",
+        xlabel="adaptation steps on support", ylabel=f"query {task.metric}",
+    )
+    clients_axes.set(
+        title="Test clients, one point each: above the line adaptation helped",
+        xlabel=f"query {task.metric} before adapting", ylabel=f"query {task.metric} after",
+    )
+    clients_axes.axline((0.5, 0.5), slope=1, color="gray", linewidth=1)
+    low = min(
+        min(client[task.metric]) for result in adapted.values() for client in result["clients"]
+    )
+    clients_axes.set(xlim=(low - 0.02, 1.01), ylim=(low - 0.02, 1.01))
+    for axes in (rounds_axes, budget_axes, steps_axes, clients_axes):
+        axes.grid(alpha=0.3)
+        axes.legend()
+    return figure
+
+
+def _plot_adaptation(axes, result, metric, name, color) -> None:
+    curves = np.array([client[metric] for client in result["clients"]])
+    steps, chosen = result["steps"], result["chosen"]["steps"]
+    mean = curves.mean(axis=0)
+    axes.plot(steps, mean, color=color, label=f"{name} at {result['chosen']['inner_learning_rate']:g}")
+    axes.fill_between(steps, *np.percentile(curves, [10, 90], axis=0), color=color, alpha=0.12)
+    axes.plot(chosen, mean[chosen], "o", color=color, markersize=9)
+    axes.annotate(f"chosen: {chosen}", (chosen, mean[chosen]), xytext=(0, 8),
+                  textcoords="offset points", ha="center", color=color)
+
+
+def _plot_clients(axes, result, metric, name, color) -> None:
+    steps = result["chosen"]["steps"]
+    before = [client[metric][0] for client in result["clients"]]
+    after = [client[metric][steps] for client in result["clients"]]
+    hurt = result["summary"]["share_hurt"]
+    axes.scatter(before, after, s=24, alpha=0.6, color=color, label=f"{name}: {hurt:.0%} hurt")

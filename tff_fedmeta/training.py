@@ -1,0 +1,111 @@
+"""The round loop: sample a cohort, run a round, evaluate, record, checkpoint, resume."""
+
+import asyncio
+import collections
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import numpy as np
+import pandas as pd
+import tensorflow_federated as tff
+import tqdm
+
+from tff_fedmeta import client_data
+
+
+def train(
+    process: tff.learning.templates.LearningProcess,
+    clients_of_round: Callable[[int], list[Any]],
+    rounds: int,
+    *,
+    directory: Optional[Path] = None,
+    title: str = "",
+    labels: Optional[Mapping[str, Any]] = None,
+    evaluate: Optional[Callable[[Any], Mapping[str, float]]] = None,
+    rounds_per_evaluation: int = 1,
+    rounds_per_checkpoint: int = 1,
+) -> Any:
+    """Runs a learning process for `rounds` rounds, continuing from a checkpoint if there is one.
+
+    A round is a pure function of the state before it and its number, so that a continued run ends
+    with the weights of an uninterrupted one.
+
+    Args:
+      process: What to train.
+      clients_of_round: Round number, from 1 -> the clients' datasets.
+      rounds: Rounds altogether, those before the checkpoint included.
+      directory: Where `metrics.csv`, `checkpoints/` and `tensorboard/` are kept; None keeps nothing.
+      title: What the progress bar calls it.
+      labels: Constant columns of `metrics.csv`.
+      evaluate: The model's weights -> named figures, added to the row of their round.
+      rounds_per_evaluation: Rounds between evaluations; the last round is evaluated too.
+      rounds_per_checkpoint: Rounds between checkpoints; the last round is kept too.
+
+    Returns:
+      The process's state after the last round.
+    """
+    states = None
+    managers: list[tff.program.ReleaseManager] = []
+    if directory is not None:
+        states = tff.program.FileProgramStateManager(
+            directory / "checkpoints", prefix="round_", keep_total=2, keep_first=False
+        )
+        managers = [
+            tff.program.CSVFileReleaseManager(directory / "metrics.csv", key_fieldname="round"),
+            tff.program.TensorBoardReleaseManager(directory / "tensorboard"),
+        ]
+    state, done = process.initialize(), 0
+    if states is not None:
+        saved, version = asyncio.run(states.load_latest(state))
+        if saved is not None:
+            state, done = saved, version
+
+    with tqdm.tqdm(total=rounds, initial=done, desc=title, unit="round", mininterval=0.5) as bar:
+        for round_num in range(done + 1, rounds + 1):
+            start = time.perf_counter()
+            state, metrics = process.next(state, clients_of_round(round_num))
+            seconds = time.perf_counter() - start
+            row = _row(metrics, seconds, labels or {})
+            last = round_num == rounds
+            if evaluate is not None and (last or round_num % rounds_per_evaluation == 0):
+                row.update(evaluate(process.get_model_weights(state)))
+            asyncio.run(_release(managers, row, round_num))
+            if states is not None and (last or round_num % rounds_per_checkpoint == 0):
+                asyncio.run(states.save(state, round_num))
+            shown = {name: row[f"train/{name}"] for name in ("loss", "accuracy")
+                     if f"train/{name}" in row}
+            bar.set_postfix({k: f"{v:.3f}" for k, v in shown.items()} | {"s": f"{seconds:.2f}"},
+                            refresh=False)
+            bar.update()
+    return state
+
+
+def cohort_sampler(
+    client_ids: Sequence[str], clients_per_round: int, seed: int
+) -> Callable[[int], list[str]]:
+    """Returns round number -> the ids of its cohort, a pure function of the seed and the number.
+
+    Cohorts are drawn uniformly without replacement; all clients take part if there are not more
+    than `clients_per_round`.
+    """
+    size = min(clients_per_round, len(client_ids))
+    sample = tff.simulation.build_uniform_sampling_fn(
+        list(client_ids), random_seed=client_data.stream_seed_int(seed, "cohorts")
+    )
+    return lambda round_num: sample(round_num, size)
+
+
+def _row(
+    metrics: Mapping[str, Any], seconds: float, labels: Mapping[str, Any]
+) -> "collections.OrderedDict[str, Any]":
+    """Returns the round's figures under flat names: train/loss, clients/contributing, seconds."""
+    flat = pd.json_normalize(metrics["client_work"], sep="/").iloc[0].to_dict()
+    return collections.OrderedDict(
+        {**labels, **{k: np.asarray(v)[()] for k, v in flat.items()}, "seconds": seconds}
+    )
+
+
+async def _release(managers: Sequence[Any], row: Mapping[str, Any], round_num: int) -> None:
+    await asyncio.gather(*(manager.release(row, round_num) for manager in managers))

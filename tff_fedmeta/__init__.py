@@ -1,7 +1,7 @@
 """Federated meta-learning on TensorFlow Federated: the public names, loaded on first use.
 
-    import tff_fedmeta as fm
-    process = fm.build_reptile(model_fn, inner_learning_rate=0.1, batch_size=20)
+import tff_fedmeta as fm
+process = fm.build_reptile(model_fn, inner_learning_rate=0.1, batch_size=20)
 """
 
 import importlib
@@ -18,7 +18,7 @@ _PUBLIC = {
     "to_keras": "export",
 }
 
-__all__ = list(_PUBLIC)  # noqa: PLE0605
+__all__ = list(_PUBLIC)
 
 
 def __getattr__(name: str) -> Any:

@@ -104,9 +104,7 @@ def build_adaptation_eval(
             rule, model.trainable_variables, None if learned_rates else inner_learning_rate
         )
         steps_between = 1 if inner_epochs is None else plan.steps_per_epoch
-        curves = _measured_training(
-            model, sides, plan, rule, state, num_points, steps_between
-        )
+        curves = _measured_training(model, sides, plan, rule, state, num_points, steps_between)
         return collections.OrderedDict(
             num_support=sides.num_support, num_query=sides.num_query, **curves
         )

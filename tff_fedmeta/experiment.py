@@ -1,6 +1,5 @@
 """One experiment from data to comparison: train each algorithm, adapt, report, export."""
 
-import json
 import logging
 import time
 from collections.abc import Mapping, Sequence

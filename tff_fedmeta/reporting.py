@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from tff_fedmeta import artifacts
 from tff_fedmeta.config import ExperimentConfig
@@ -103,7 +103,8 @@ def _markdown(frame: pd.DataFrame) -> str:
 def _differences(config: ExperimentConfig) -> list[str]:
     """Says how each algorithm was set, and where two rows are the same algorithm."""
     lines = [
-        f"{name}: " + ", ".join(f"{key} {value}" for key, value in config.hyperparameters[name].items())
+        f"{name}: "
+        + ", ".join(f"{key} {value}" for key, value in config.hyperparameters[name].items())
         for name in config.algorithms
     ]
     if {"reptile", "fedavg"} <= set(config.algorithms):
@@ -131,10 +132,10 @@ def plot(
     task: Any,
     metrics: dict[str, pd.DataFrame],
     adapted: dict[str, dict[str, Any]],
-) -> matplotlib.figure.Figure:
+) -> Figure:
     """Draws learning curves, accuracy against adaptation steps, and every client's change."""
     # An object of its own instead of pyplot's global state: no display is needed.
-    figure = matplotlib.figure.Figure(figsize=(16, 9.5), layout="constrained")
+    figure = Figure(figsize=(16, 9.5), layout="constrained")
     (rounds_axes, budget_axes), (steps_axes, clients_axes) = figure.subplots(2, 2)
     figure.suptitle(
         f"{config.dataset} (data source: {task.data_source}), {config.rounds} rounds of "
@@ -148,7 +149,11 @@ def plot(
         for axes, x in ((rounds_axes, evaluated.index), (budget_axes, gradients)):
             axes.plot(x, evaluated[f"{column}_after"], "o-", color=color, label=f"{name}, adapted")
             axes.plot(
-                x, evaluated[f"{column}_before"], "o--", color=color, alpha=0.6,
+                x,
+                evaluated[f"{column}_before"],
+                "o--",
+                color=color,
+                alpha=0.6,
                 label=f"{name}, before adapting",
             )
         _plot_adaptation(steps_axes, adapted[name], task.metric, name, color)
@@ -156,15 +161,18 @@ def plot(
     rounds_axes.set(title="Validation clients during training", xlabel="round", ylabel=task.metric)
     budget_axes.set(
         title="The same against the work of the clients",
-        xlabel="gradient evaluations", ylabel=task.metric,
+        xlabel="gradient evaluations",
+        ylabel=task.metric,
     )
     steps_axes.set(
         title="Test clients: mean and 10th to 90th percentile",
-        xlabel="adaptation steps on support", ylabel=f"query {task.metric}",
+        xlabel="adaptation steps on support",
+        ylabel=f"query {task.metric}",
     )
     clients_axes.set(
         title="Test clients, one point each: above the line adaptation helped",
-        xlabel=f"query {task.metric} before adapting", ylabel=f"query {task.metric} after",
+        xlabel=f"query {task.metric} before adapting",
+        ylabel=f"query {task.metric} after",
     )
     clients_axes.axline((0.5, 0.5), slope=1, color="gray", linewidth=1)
     low = min(
@@ -181,11 +189,19 @@ def _plot_adaptation(axes, result, metric, name, color) -> None:
     curves = np.array([client[metric] for client in result["clients"]])
     steps, chosen = result["steps"], result["chosen"]["steps"]
     mean = curves.mean(axis=0)
-    axes.plot(steps, mean, color=color, label=f"{name} at {result['chosen']['inner_learning_rate']:g}")
+    axes.plot(
+        steps, mean, color=color, label=f"{name} at {result['chosen']['inner_learning_rate']:g}"
+    )
     axes.fill_between(steps, *np.percentile(curves, [10, 90], axis=0), color=color, alpha=0.12)
     axes.plot(chosen, mean[chosen], "o", color=color, markersize=9)
-    axes.annotate(f"chosen: {chosen}", (chosen, mean[chosen]), xytext=(0, 8),
-                  textcoords="offset points", ha="center", color=color)
+    axes.annotate(
+        f"chosen: {chosen}",
+        (chosen, mean[chosen]),
+        xytext=(0, 8),
+        textcoords="offset points",
+        ha="center",
+        color=color,
+    )
 
 
 def _plot_clients(axes, result, metric, name, color) -> None:

@@ -74,10 +74,14 @@ def train(
             asyncio.run(_release(managers, row, round_num))
             if states is not None and (last or round_num % rounds_per_checkpoint == 0):
                 asyncio.run(states.save(state, round_num))
-            shown = {name: row[f"train/{name}"] for name in ("loss", "accuracy")
-                     if f"train/{name}" in row}
-            bar.set_postfix({k: f"{v:.3f}" for k, v in shown.items()} | {"s": f"{seconds:.2f}"},
-                            refresh=False)
+            shown = {
+                name: row[f"train/{name}"]
+                for name in ("loss", "accuracy")
+                if f"train/{name}" in row
+            }
+            bar.set_postfix(
+                {k: f"{v:.3f}" for k, v in shown.items()} | {"s": f"{seconds:.2f}"}, refresh=False
+            )
             bar.update()
     return state
 

@@ -30,8 +30,8 @@ _FLAGS: dict[str, list[tuple[Any, str, Any, str]]] = {
             flags.DEFINE_string,
             "data_source",
             "auto",
-            "tff: the real data, from the cache or downloaded; embedded: a synthetic stand-in made "
-            "on the spot; auto: the real data if they can be had, else the stand-in, with a warning.",
+            "tff: the real data, cached or downloaded; embedded: a synthetic stand-in made on the "
+            "spot; auto: the real data if they can be had, else the stand-in, with a warning.",
         ),
         (flags.DEFINE_string, "cache_dir", None, "Where TFF keeps its data files [~/.tff]."),
         (flags.DEFINE_bool, "only_digits", False, "emnist: ten classes instead of 62."),

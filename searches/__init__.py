@@ -1,0 +1,1 @@
+"""Recorded searches for default hyperparameters, each beside the log of its trials."""

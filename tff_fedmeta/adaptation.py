@@ -185,8 +185,8 @@ def choose_adaptation(
       higher_is_better: Whether more of it is better.
 
     Returns:
-      (learning rate, steps), steps 0 where no adaptation did better. Ties go to fewer steps, then to
-      the smaller rate.
+      (learning rate, steps), steps 0 where no adaptation did better. Ties go to fewer steps,
+      then to the smaller rate.
 
     Raises:
       ValueError: If no client has a query to measure on.

@@ -39,10 +39,10 @@ def client_dataset(x: Any, y: Any, seed: Sequence[int] = (0, 0)) -> tf.data.Data
     lengths = sorted({len(array) for array in tf.nest.flatten((x, y))})
     if len(lengths) != 1:
         raise ValueError(f"x and y must hold equally many examples, but got lengths {lengths}.")
-    seed = np.asarray(seed, np.int64)
-    if seed.shape != (2,):
-        raise ValueError(f"seed must be two integers, but got shape {seed.shape}.")
-    return tf.data.Dataset.from_tensors(collections.OrderedDict(x=x, y=y, seed=seed))
+    seeds = np.asarray(seed, np.int64)
+    if seeds.shape != (2,):
+        raise ValueError(f"seed must be two integers, but got shape {seeds.shape}.")
+    return tf.data.Dataset.from_tensors(collections.OrderedDict(x=x, y=y, seed=seeds))
 
 
 def _as_array(values: Any) -> np.ndarray:

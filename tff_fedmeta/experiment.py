@@ -52,14 +52,17 @@ def run(config: ExperimentConfig, task: Any, output_dir: Path, data_seconds: flo
     results = {}
     for algorithm in config.algorithms:
         directory = output_dir / algorithm
-        start = time.perf_counter()
         weights = train_algorithm(config, task, algorithm, read, evaluators, directory)
-        timings["training"][algorithm] = time.perf_counter() - start
+        # From the rows, so that a continued run accounts for its first part too.
+        metrics = reporting.read_metrics(directory)
+        timings["training"][algorithm] = metrics["seconds"].sum()
 
         start = time.perf_counter()
         results[algorithm] = _adapt(config, task, weights, read, evaluators)
         artifacts.write_json(directory / "adaptation_test.json", results[algorithm])
-        timings["evaluation"][algorithm] = time.perf_counter() - start
+        timings["evaluation"][algorithm] = (
+            metrics["evaluation_seconds"].sum() + time.perf_counter() - start
+        )
 
         start = time.perf_counter()
         _export(config, task, algorithm, weights, results[algorithm]["chosen"], directory)
@@ -238,6 +241,7 @@ def _export(config, task, algorithm, weights, chosen, directory) -> None:
         loss=task.build_loss(),
         metrics=task.build_metrics(),
     )
+    model.optimizer.build(model.trainable_variables)  # or loading it warns of missing variables
     metadata = {
         "algorithm": algorithm,
         "dataset": task.name,

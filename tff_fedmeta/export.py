@@ -47,8 +47,8 @@ def to_keras(
     trainable = trainable[: len(variables)]
     if len(non_trainable) != len(keras_model.non_trainable_variables):
         raise ValueError(
-            f"The Keras model has {len(keras_model.non_trainable_variables)} non-trainable weights, "
-            f"but got {len(non_trainable)}."
+            f"The Keras model has {len(keras_model.non_trainable_variables)} non-trainable "
+            f"weights, but got {len(non_trainable)}."
         )
     pairs = [
         *zip(variables, trainable),
@@ -82,7 +82,8 @@ import sys
 import numpy as np
 import tensorflow as tf
 x = np.load(sys.argv[1])
-np.savez(sys.argv[2], *[tf.keras.models.load_model(path).predict(x, verbose=0) for path in sys.argv[3:]])
+models = [tf.keras.models.load_model(path) for path in sys.argv[3:]]
+np.savez(sys.argv[2], *[model.predict(x, verbose=0) for model in models])
 """
 
 

@@ -71,7 +71,7 @@ def plan_minibatches(
 
 
 def shuffled_orders(num_orders: Any, num_examples: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Returns int32 [num_orders, num_examples]: uniformly random permutations, from `seed` alone."""
+    """Returns int32 [num_orders, num_examples]: random permutations from `seed` alone."""
     keys = tf.random.stateless_uniform(
         [num_orders, num_examples], seed, minval=None, maxval=None, dtype=tf.int32
     )

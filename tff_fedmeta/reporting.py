@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from tff_fedmeta import artifacts
 from tff_fedmeta.config import ExperimentConfig
@@ -85,7 +86,7 @@ def _row(metrics: pd.DataFrame, adapted: dict[str, Any]) -> dict[str, str]:
         "after p10 / p50 / p90": "{p10:.3f} / {p50:.3f} / {p90:.3f}".format(**after),
         "hurt": f"{summary['share_hurt']:.1%}",
         "adaptation": f"{chosen['steps']} steps at {chosen['inner_learning_rate']:g}",
-        "rounds": f"{len(metrics):,}",
+        "rounds": f"{metrics.index.max():,}",
         "examples": f"{int(metrics['train/num_examples'].sum()):,}",
         "gradient evaluations": f"{int(metrics['train/num_batches'].sum()):,}",
         "training seconds": f"{metrics['seconds'].sum():.0f}",
@@ -145,7 +146,7 @@ def plot(
     for index, name in enumerate(config.algorithms):
         color = f"C{index}"
         evaluated = metrics[name].dropna(subset=[f"{column}_after"])
-        gradients = metrics[name]["train/num_batches"].cumsum()[evaluated.index]
+        gradients = metrics[name]["train/num_batches"].fillna(0).cumsum()[evaluated.index]
         for axes, x in ((rounds_axes, evaluated.index), (budget_axes, gradients)):
             axes.plot(x, evaluated[f"{column}_after"], "o-", color=color, label=f"{name}, adapted")
             axes.plot(
@@ -179,6 +180,8 @@ def plot(
         min(client[task.metric]) for result in adapted.values() for client in result["clients"]
     )
     clients_axes.set(xlim=(low - 0.02, 1.01), ylim=(low - 0.02, 1.01))
+    for axes in (rounds_axes, budget_axes, steps_axes):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (rounds_axes, budget_axes, steps_axes, clients_axes):
         axes.grid(alpha=0.3)
         axes.legend()
@@ -187,21 +190,13 @@ def plot(
 
 def _plot_adaptation(axes, result, metric, name, color) -> None:
     curves = np.array([client[metric] for client in result["clients"]])
-    steps, chosen = result["steps"], result["chosen"]["steps"]
+    rate, chosen = result["chosen"]["inner_learning_rate"], result["chosen"]["steps"]
     mean = curves.mean(axis=0)
-    axes.plot(
-        steps, mean, color=color, label=f"{name} at {result['chosen']['inner_learning_rate']:g}"
+    axes.plot(result["steps"], mean, color=color, label=f"{name} at rate {rate:g}")
+    axes.fill_between(
+        result["steps"], *np.percentile(curves, [10, 90], axis=0), color=color, alpha=0.12
     )
-    axes.fill_between(steps, *np.percentile(curves, [10, 90], axis=0), color=color, alpha=0.12)
-    axes.plot(chosen, mean[chosen], "o", color=color, markersize=9)
-    axes.annotate(
-        f"chosen: {chosen}",
-        (chosen, mean[chosen]),
-        xytext=(0, 8),
-        textcoords="offset points",
-        ha="center",
-        color=color,
-    )
+    axes.plot(chosen, mean[chosen], "o", color=color, ms=9, label=f"chosen: {chosen} steps")
 
 
 def _plot_clients(axes, result, metric, name, color) -> None:

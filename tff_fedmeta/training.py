@@ -1,18 +1,20 @@
 """The round loop: sample a cohort, run a round, evaluate, record, checkpoint, resume."""
 
 import asyncio
-import collections
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-import numpy as np
 import pandas as pd
 import tensorflow_federated as tff
 import tqdm
 
 from tff_fedmeta import client_data
+
+# What the progress bar shows -> the column it comes from.
+_SHOWN = {"loss": "train/loss", "accuracy": "train/accuracy", "seconds": "seconds"}
 
 
 def train(
@@ -36,7 +38,7 @@ def train(
       process: What to train.
       clients_of_round: Round number, from 1 -> the clients' datasets.
       rounds: Rounds altogether, those before the checkpoint included.
-      directory: Where `metrics.csv`, `checkpoints/` and `tensorboard/` are kept; None keeps nothing.
+      directory: Where `metrics.csv`, `checkpoints/` and `tensorboard/` go; None keeps nothing.
       title: What the progress bar calls it.
       labels: Constant columns of `metrics.csv`.
       evaluate: The model's weights -> named figures, added to the row of their round.
@@ -53,35 +55,44 @@ def train(
             directory / "checkpoints", prefix="round_", keep_total=2, keep_first=False
         )
         managers = [
-            tff.program.CSVFileReleaseManager(directory / "metrics.csv", key_fieldname="round"),
+            # Written whole every time: a kill in the middle of an append would leave half a row.
+            tff.program.CSVFileReleaseManager(
+                directory / "metrics.csv", tff.program.CSVSaveMode.WRITE, key_fieldname="round"
+            ),
             tff.program.TensorBoardReleaseManager(directory / "tensorboard"),
         ]
     state, done = process.initialize(), 0
-    if states is not None:
-        saved, version = asyncio.run(states.load_latest(state))
-        if saved is not None:
-            state, done = saved, version
+    saved, version = asyncio.run(states.load_latest(state)) if states else (None, 0)
+    if saved is not None:
+        state, done = saved, version
 
-    with tqdm.tqdm(total=rounds, initial=done, desc=title, unit="round", mininterval=0.5) as bar:
+    def evaluated() -> dict[str, float]:
+        if evaluate is None:
+            return {}
+        start = time.perf_counter()
+        figures = evaluate(process.get_model_weights(state))
+        return {**figures, "evaluation_seconds": time.perf_counter() - start}
+
+    if done == 0 and evaluate is not None:
+        asyncio.run(_release(managers, {**(labels or {}), **evaluated()}, 0))
+    # A log file wants a line now and then, a terminal a bar that moves.
+    interval = 0.5 if sys.stderr.isatty() else 10.0
+    with tqdm.tqdm(
+        total=rounds, initial=done, desc=title, unit="round", mininterval=interval
+    ) as bar:
         for round_num in range(done + 1, rounds + 1):
             start = time.perf_counter()
             state, metrics = process.next(state, clients_of_round(round_num))
             seconds = time.perf_counter() - start
-            row = _row(metrics, seconds, labels or {})
+            row = {**(labels or {}), **_flat(metrics["client_work"]), "seconds": seconds}
             last = round_num == rounds
-            if evaluate is not None and (last or round_num % rounds_per_evaluation == 0):
-                row.update(evaluate(process.get_model_weights(state)))
+            if last or round_num % rounds_per_evaluation == 0:
+                row.update(evaluated())
             asyncio.run(_release(managers, row, round_num))
-            if states is not None and (last or round_num % rounds_per_checkpoint == 0):
+            if states and (last or round_num % rounds_per_checkpoint == 0):
                 asyncio.run(states.save(state, round_num))
-            shown = {
-                name: row[f"train/{name}"]
-                for name in ("loss", "accuracy")
-                if f"train/{name}" in row
-            }
-            bar.set_postfix(
-                {k: f"{v:.3f}" for k, v in shown.items()} | {"s": f"{seconds:.2f}"}, refresh=False
-            )
+            shown = {name: f"{row[key]:.3f}" for name, key in _SHOWN.items() if key in row}
+            bar.set_postfix(shown, refresh=False)
             bar.update()
     return state
 
@@ -101,14 +112,9 @@ def cohort_sampler(
     return lambda round_num: sample(round_num, size)
 
 
-def _row(
-    metrics: Mapping[str, Any], seconds: float, labels: Mapping[str, Any]
-) -> "collections.OrderedDict[str, Any]":
-    """Returns the round's figures under flat names: train/loss, clients/contributing, seconds."""
-    flat = pd.json_normalize(metrics["client_work"], sep="/").iloc[0].to_dict()
-    return collections.OrderedDict(
-        {**labels, **{k: np.asarray(v)[()] for k, v in flat.items()}, "seconds": seconds}
-    )
+def _flat(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns nested metrics under flat names, such as train/loss and clients/contributing."""
+    return pd.json_normalize(metrics, sep="/").iloc[0].to_dict()
 
 
 async def _release(managers: Sequence[Any], row: Mapping[str, Any], round_num: int) -> None:

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_fedmeta import runtime
+from tff_fedmeta import worker
 from tff_fedmeta.runtime import local_runtime
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -218,7 +218,7 @@ def test_worker_that_cannot_start(
     if script:
         binary.write_text(script)
         binary.chmod(0o755)
-    monkeypatch.setattr(runtime, "_worker_binary", lambda: binary)
+    monkeypatch.setattr(worker, "worker_binary", lambda: binary)
     start = time.monotonic()
     with (
         pytest.raises(RuntimeError, match=message),

@@ -1,0 +1,127 @@
+"""The table and the plot, from figures whose summary is known."""
+
+import dataclasses
+import json
+import types
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import datasets
+from tff_fedmeta import adaptation, reporting
+from tff_fedmeta.config import ExperimentConfig
+
+CONFIG = ExperimentConfig.from_defaults("emnist", datasets.DEFAULTS["emnist"], {}, {})
+TASK = types.SimpleNamespace(
+    metric="accuracy",
+    data_source="embedded",
+    train_clients=("a", "b", "c"),
+    validation_clients=("d",),
+    test_clients=("e", "f"),
+)
+
+
+def metrics(first_accuracy):
+    return pd.DataFrame(
+        {
+            "train/num_examples": [np.nan, 100, 120],
+            "train/num_batches": [np.nan, 5, 6],
+            "seconds": [np.nan, 1.5, 2.5],
+            "validation/accuracy_before": [0.1, np.nan, first_accuracy],
+            "validation/accuracy_after": [0.2, np.nan, first_accuracy + 0.1],
+        },
+        index=pd.Index([0, 1, 2], name="round"),
+    )
+
+
+def adapted(*curves):
+    clients = [{"client_id": name, "accuracy": list(c)} for name, c in zip("ef", curves)]
+    return {
+        "steps": [0, 1, 2],
+        "chosen": {"inner_learning_rate": 0.02, "steps": 2},
+        "clients": clients,
+        "summary": adaptation.summarize(clients, "accuracy", 2),
+    }
+
+
+RESULTS = {
+    "reptile": adapted((0.5, 0.6, 0.7), (0.7, 0.7, 0.9)),
+    "fedavg": adapted((0.5, 0.6, 0.4), (0.7, 0.7, 0.8)),
+}
+METRICS = {"reptile": metrics(0.6), "fedavg": metrics(0.5)}
+
+
+def row(name, config=CONFIG):
+    text = reporting.table(config, TASK, METRICS, RESULTS)
+    header = next(line for line in text.splitlines() if line.startswith("| algorithm"))
+    line = next(line for line in text.splitlines() if line.startswith(f"| {name} |"))
+    return dict(zip(header.strip("| ").split(" | "), line.strip("| ").split(" | ")))
+
+
+def test_row_has_the_means_and_the_share_hurt():
+    # reptile: (0.5, 0.7) -> (0.7, 0.9); fedavg: (0.5, 0.7) -> (0.4, 0.8), one of two worse off.
+    assert row("reptile")["before"] == "0.6000 ± 0.1000"
+    assert row("reptile")["after"] == "0.8000 ± 0.1000"
+    assert row("reptile")["hurt"] == "0.0%" and row("fedavg")["hurt"] == "50.0%"
+    assert row("fedavg")["after p10 / p50 / p90"] == "0.440 / 0.600 / 0.760"
+
+
+def test_row_has_the_budget_of_all_rounds():
+    assert row("fedavg")["rounds"] == "2"
+    assert row("fedavg")["examples"] == "220"
+    assert row("fedavg")["gradient evaluations"] == "11"
+    assert row("fedavg")["training seconds"] == "4"
+    assert row("fedavg")["adaptation"] == "2 steps at 0.02"
+
+
+def with_reptile(**changes):
+    values = {"server_decay": False, "client_weighting": "examples", **changes}
+    fedavg = CONFIG.hyperparameters["fedavg"]
+    return dataclasses.replace(
+        CONFIG, hyperparameters={"reptile": {**fedavg, **values}, "fedavg": fedavg}
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "reptile and fedavg coincide"),
+        ({"server_decay": True}, "falls linearly to 0"),
+        ({"client_weighting": "uniform"}, "weighs clients equally"),
+        ({"server_learning_rate": 0.3}, "its server step is another"),
+        ({"inner_learning_rate": 0.3}, "its inner rate is another"),
+    ],
+)
+def test_table_says_where_reptile_and_fedavg_are_the_same(changes, said):
+    assert said in reporting.table(with_reptile(**changes), TASK, METRICS, RESULTS)
+
+
+def test_data_source_is_in_table_and_title():
+    assert "**embedded (synthetic" in reporting.table(CONFIG, TASK, METRICS, RESULTS)
+    figure = reporting.plot(CONFIG, TASK, METRICS, RESULTS)
+    assert "data source: embedded" in figure.get_suptitle()
+
+
+def test_plot_shows_every_curve_at_its_place():
+    figure = reporting.plot(CONFIG, TASK, METRICS, RESULTS)
+    rounds, work, steps, clients = figure.axes
+    lines = {line.get_label(): line for line in rounds.lines}
+    np.testing.assert_allclose(lines["reptile, adapted"].get_xydata(), [[0, 0.2], [2, 0.7]])
+    lines = {line.get_label(): line for line in work.lines}
+    np.testing.assert_allclose(lines["fedavg, before adapting"].get_xydata(), [[0, 0.1], [11, 0.5]])
+    np.testing.assert_allclose(steps.lines[0].get_ydata(), [0.6, 0.65, 0.8])
+    np.testing.assert_allclose(clients.collections[1].get_offsets(), [[0.5, 0.4], [0.7, 0.8]])
+
+
+def test_files_are_written_and_the_table_last(tmp_path, monkeypatch):
+    config = dataclasses.replace(CONFIG, data_source="embedded")
+    for name in config.algorithms:
+        (tmp_path / name).mkdir()
+        METRICS[name].to_csv(tmp_path / name / "metrics.csv")
+        (tmp_path / name / "adaptation_test.json").write_text(json.dumps(RESULTS[name]))
+    text = reporting.write_comparison(config, TASK, tmp_path)
+    assert (tmp_path / "comparison.md").read_text() == text
+    png, table = tmp_path / "comparison.png", tmp_path / "comparison.md"
+    assert png.stat().st_mtime_ns <= table.stat().st_mtime_ns
+    assert not list(tmp_path.glob("*.partial"))

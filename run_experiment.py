@@ -18,7 +18,7 @@ from typing import Any, Optional
 from absl import flags
 
 import datasets
-from tff_fedmeta import artifacts, runtime
+from tff_fedmeta import artifacts, runtime, worker
 from tff_fedmeta.config import AGGREGATORS, RUNTIMES, ExperimentConfig
 from tff_fedmeta.hyperparameters import HYPERPARAMETERS, check_choice
 
@@ -112,7 +112,8 @@ def main(argv: Sequence[str]) -> int:
       argv: The command line, the program's name first.
 
     Returns:
-      The exit status: 0, or 2 after a user's mistake, said in one sentence on stderr.
+      The exit status: 0; 2 after a user's mistake, said in one sentence on stderr; 1 if TFF's
+      worker failed; 130 after Ctrl-C.
     """
     if {"--help", "-help", "-h"} & set(argv[1:]):
         print(_help())
@@ -225,6 +226,9 @@ def _run(config: ExperimentConfig, task: datasets.Task, output_dir: Path, second
     except KeyboardInterrupt:
         print("\nInterrupted. The same command continues this run.", file=sys.stderr)
         return 130
+    except worker.WorkerError as error:
+        print(f"Error: {error}\nThe same command continues this run.", file=sys.stderr)
+        return 1
     print(f"\n{table}")
     print(f"Plot: {output_dir / 'comparison.png'}")
     for algorithm in config.algorithms:

@@ -1,6 +1,7 @@
 """One experiment from data to comparison: train each algorithm, adapt, report, export."""
 
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -253,5 +254,9 @@ def _export(config, task, algorithm, weights, chosen, directory) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Returns a NumPy value as Python numbers and lists, for JSON."""
-    return value.tolist() if hasattr(value, "tolist") else value
+    """Returns a NumPy value for JSON, which has no NaN or infinity: they become None."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value if math.isfinite(value) else None

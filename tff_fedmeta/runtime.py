@@ -70,8 +70,9 @@ def local_runtime(
     Raises:
         ValueError: If `num_threads` or `start_timeout` is out of range.
         OSError: If `log_file` cannot be written.
-        RuntimeError: If the worker cannot start, ends at once or is not ready in time. Computations
-            raise it when their worker died twice. The message has the end of the worker's log.
+        worker.WorkerError: A RuntimeError, if the worker cannot start, ends at once or is not ready
+            in time. Computations raise it when their worker died twice. The message has the end of
+            the worker's log.
     """
     import tensorflow_federated as tff
 

@@ -85,6 +85,8 @@ def train(
             state, metrics = process.next(state, clients_of_round(round_num))
             seconds = time.perf_counter() - start
             row = {**(labels or {}), **_flat(metrics["client_work"]), "seconds": seconds}
+            if row.get("train/num_examples") == 0:
+                bar.write(f"{title}, round {round_num}: no client contributed; weights are kept.")
             last = round_num == rounds
             if last or round_num % rounds_per_evaluation == 0:
                 row.update(evaluated())

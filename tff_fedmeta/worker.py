@@ -37,7 +37,11 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
-class WorkerDiedError(RuntimeError):
+class WorkerError(RuntimeError):
+    """A worker that cannot start, or died; the message ends with the end of its log."""
+
+
+class WorkerDiedError(WorkerError):
     """The worker's process has ended by itself; `cause` says how in one sentence."""
 
     def __init__(self, cause: str, log_file: Path):
@@ -50,7 +54,7 @@ class Worker:
 
     def __init__(self, binary: Path, num_threads: int, log_file: Path):
         if not os.access(binary, os.X_OK):
-            raise RuntimeError(f"TFF's worker is missing or cannot be executed: {binary}")
+            raise WorkerError(f"TFF's worker is missing or cannot be executed: {binary}")
         self._log_file = log_file
         self._port_holder, self._port = _reserve_port()
         self._channel = grpc.insecure_channel(f"127.0.0.1:{self._port}", _CHANNEL_OPTIONS)
@@ -94,13 +98,13 @@ class Worker:
         return self._process.result().pid
 
     def wait_until_ready(self, timeout: float) -> None:
-        """Returns when the worker listens; RuntimeError if it ends or takes too long."""
+        """Returns when the worker listens; WorkerError if it ends or takes too long."""
         deadline = time.monotonic() + timeout
         while not _is_listening(self._port):
             if self._has_ended(wait=0.05):
                 raise self._death()
             if time.monotonic() > deadline:
-                raise RuntimeError(
+                raise WorkerError(
                     f"TFF's worker was not ready after {timeout:g} s.\n{_end_of(self._log_file)}"
                 )
 

@@ -44,7 +44,6 @@ _TYPEFACES = {
     "cmmi10": True,
     "cmr10": True,
     "cmss10": False,
-    "cmti10": True,
     "cmtt10": False,
 }
 

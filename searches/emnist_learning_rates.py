@@ -22,9 +22,9 @@ runtime.quiet_tensorflow()
 _CACHE_DIR = flags.DEFINE_string("cache_dir", None, "Where TFF's emnist_all.sqlite is.")
 _LOG = Path(__file__).with_suffix(".csv")
 _ALGORITHMS = ("reptile", "fedavg")
-_INNER_RATES = (0.05, 0.1, 0.2)
-_SERVER_RATES = (1.0, 1.5)
-_SHORT_ROUNDS, _FULL_ROUNDS, _FINALISTS = 50, 200, 2
+_INNER_RATES = (0.1, 0.2)
+_SERVER_RATES = (1.0, 1.5, 2.0)
+_SHORT_ROUNDS, _FULL_ROUNDS, _FINALISTS = 50, 200, 3
 
 
 def main(argv: list[str]) -> None:

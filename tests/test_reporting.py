@@ -97,6 +97,12 @@ def test_table_says_where_reptile_and_fedavg_are_the_same(changes, said):
     assert said in reporting.table(with_reptile(**changes), TASK, METRICS, RESULTS)
 
 
+def test_equal_steps_do_not_make_the_two_the_same():
+    # TFF weighs by the examples of the steps, which are alike for clients of unlike size.
+    config = dataclasses.replace(with_reptile(), inner_epochs=None, inner_steps=5)
+    assert "not by the examples of their steps" in reporting.table(config, TASK, METRICS, RESULTS)
+
+
 def test_data_source_is_in_table_and_title():
     assert "**embedded (synthetic" in reporting.table(CONFIG, TASK, METRICS, RESULTS)
     figure = reporting.plot(CONFIG, TASK, METRICS, RESULTS)

@@ -34,7 +34,8 @@ def build_fedavg(
       inner_steps: local steps.
       shuffle: Whether examples are shuffled, by each client's own seed.
       server_optimizer: Applies the mean update; None is SGD with rate 1.
-      client_weighting: How much a client counts in the mean.
+      client_weighting: How much a client counts in the mean. TFF's NUM_EXAMPLES counts what a
+        client trained on: with `inner_steps` that is not its size, as it is in Reptile.
       model_aggregator: A TFF aggregation factory for updates; None is the weighted mean.
       metrics_aggregator: As in `tff.learning.algorithms`.
 

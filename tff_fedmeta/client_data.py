@@ -21,8 +21,8 @@ def client_dataset(x: Any, y: Any, seed: Sequence[int] = (0, 0)) -> tf.data.Data
     """Makes the dataset that stands for one client: a single element with all of its examples.
 
     Args:
-      x: Inputs, an array [n, ...] or a structure of such arrays, n >= 0.
-      y: Targets, an array [n, ...] or a structure of such arrays.
+      x: Inputs, an array or list [n, ...], or a dict or tuple of such arrays, n >= 0.
+      y: Targets, in the same forms.
       seed: Two integers from which the client's shuffling and support/query split derive. Give a
         client another seed in another round (`stream_seed`), or every epoch order repeats.
 
@@ -33,6 +33,7 @@ def client_dataset(x: Any, y: Any, seed: Sequence[int] = (0, 0)) -> tf.data.Data
     Raises:
       ValueError: If x and y differ in their number of examples, or `seed` is not two integers.
     """
+    x, y = (np.asarray(data) if isinstance(data, list) else data for data in (x, y))
     x, y = tf.nest.map_structure(_as_array, (x, y))
     if any(array.ndim == 0 for array in tf.nest.flatten((x, y))):
         raise ValueError("x and y need a leading dimension of examples, but got a scalar.")

@@ -64,11 +64,11 @@ class ExperimentConfig:
 
     def __post_init__(self) -> None:
         for name in ("rounds", "clients_per_round", "batch_size"):
-            hyperparameters.check_number(name, getattr(self, name), 1)
+            hyperparameters.check_count(name, getattr(self, name), 1)
         for name in ("rounds_per_evaluation", "rounds_per_checkpoint"):
-            hyperparameters.check_number(name, getattr(self, name), 1)
-        hyperparameters.check_number("adaptation_steps", self.adaptation_steps, 0)
-        hyperparameters.check_number("seed", self.seed, 0, 2**31 - 1)
+            hyperparameters.check_count(name, getattr(self, name), 1)
+        hyperparameters.check_count("adaptation_steps", self.adaptation_steps, 0)
+        hyperparameters.check_count("seed", self.seed, 0, 2**31 - 1)
         if (self.inner_epochs is None) == (self.inner_steps is None):
             raise ValueError(
                 "Give one of inner_epochs and inner_steps: they are two ways to say how long "
@@ -76,7 +76,7 @@ class ExperimentConfig:
             )
         for name in ("inner_epochs", "inner_steps", "num_test_clients"):
             if getattr(self, name) is not None:
-                hyperparameters.check_number(name, getattr(self, name), 1)
+                hyperparameters.check_count(name, getattr(self, name), 1)
         if not 0 < self.support_fraction < 1:
             raise ValueError(
                 "support_fraction must lie between 0 and 1, both excluded, "

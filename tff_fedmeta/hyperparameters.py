@@ -82,6 +82,13 @@ def check_choice(what: str, value: Any, choices: Iterable[str]) -> None:
     raise ValueError(f"{what} must be one of: {', '.join(choices)}; got {value!r}.{hint}")
 
 
+def check_count(what: str, value: Any, low: int, high: float = math.inf) -> None:
+    """Raises ValueError, stating the range, unless `value` is an int in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{what} must be a whole number, but is {value!r}.")
+    check_number(what, value, low, high)
+
+
 def check_number(what: str, value: Any, low: float, high: float = math.inf) -> None:
     """Raises ValueError, stating the range, unless `value` is a finite number in [low, high]."""
     if not (isinstance(value, (int, float)) and math.isfinite(value) and low <= value <= high):
@@ -101,5 +108,5 @@ def _parse(name: str, value: Any, kind: type) -> Any:
         return str(value).lower() == "true"
     try:
         return kind(value)
-    except ValueError:
+    except (TypeError, ValueError):
         raise ValueError(f"{name} must be a number, but is {value!r}.") from None

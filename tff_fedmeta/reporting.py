@@ -117,6 +117,8 @@ def _differences(config: ExperimentConfig) -> list[str]:
             reasons.append("its server step is another")
         if reptile["client_weighting"] != "examples":
             reasons.append("it weighs clients equally, not by size")
+        elif config.inner_steps is not None:
+            reasons.append("it weighs clients by size, not by the examples of their steps")
         if reptile["inner_learning_rate"] != fedavg["inner_learning_rate"]:
             reasons.append("its inner rate is another")
         lines.append(

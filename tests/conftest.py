@@ -1,0 +1,77 @@
+import collections
+
+import numpy as np
+import pytest
+
+from tff_fedmeta import runtime
+
+runtime.quiet_tensorflow()
+import tensorflow as tf  # noqa: E402
+import tensorflow_federated as tff  # noqa: E402
+
+INPUT_SPEC = collections.OrderedDict(
+    x=tf.TensorSpec([None, 6], tf.float32), y=tf.TensorSpec([None], tf.int32)
+)
+
+
+@pytest.fixture(scope="session")
+def tff_runtime():
+    with runtime.local_runtime():
+        yield
+
+
+def dense(units, activation=None, seed=0):
+    return tf.keras.layers.Dense(
+        units,
+        activation,
+        kernel_initializer=tf.keras.initializers.RandomNormal(stddev=0.5, seed=seed),
+        bias_initializer=tf.keras.initializers.RandomNormal(stddev=0.5, seed=seed + 1),
+    )
+
+
+def make_keras_model():
+    """The network of reference_numpy.py: dense 6 -> 8, tanh, dense 8 -> 3."""
+    return tf.keras.Sequential([tf.keras.Input([6]), dense(8, "tanh", seed=1), dense(3, seed=3)])
+
+
+def as_model_fn(make_keras_model, input_spec=INPUT_SPEC):
+    return lambda: tff.learning.models.from_keras_model(
+        make_keras_model(),
+        loss=tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        input_spec=input_spec,
+        metrics=[tf.keras.metrics.SparseCategoricalAccuracy("accuracy")],
+    )
+
+
+model_fn = as_model_fn(make_keras_model)
+
+
+def initial_weights():
+    """The trainable arrays model_fn starts from."""
+    return make_keras_model().get_weights()
+
+
+def make_client(n, seed=0):
+    """Arrays x [n, 6] and y [n], with a task that clients share but for their inputs' centre."""
+    random = np.random.default_rng([seed, n])
+    x = random.normal(random.normal(size=6), 1.0, [n, 6]).astype(np.float32)
+    y = np.argmax(x[:, :3] - x[:, 3:], axis=1).astype(np.int32)
+    return x, y
+
+
+def assert_close(actual, expected, tolerance=1e-5):
+    """Two lists of arrays agree."""
+    assert len(actual) == len(expected)
+    for one, other in zip(actual, expected):
+        np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
+
+
+def assert_equal(actual, expected):
+    """Two lists of arrays agree bit for bit."""
+    assert len(actual) == len(expected)
+    for one, other in zip(actual, expected):
+        np.testing.assert_array_equal(one, other)
+
+
+def differ(one, other):
+    return any(not np.array_equal(a, b) for a, b in zip(one, other))

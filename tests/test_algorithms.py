@@ -1,0 +1,335 @@
+import asyncio
+import collections
+import functools
+
+import numpy as np
+import pytest
+import reference_numpy as reference
+import tensorflow as tf
+import tensorflow_federated as tff
+from conftest import (
+    INPUT_SPEC,
+    as_model_fn,
+    assert_close,
+    assert_equal,
+    dense,
+    differ,
+    initial_weights,
+    make_client,
+    make_keras_model,
+    model_fn,
+)
+
+import tff_fedmeta as fm
+from tff_fedmeta import algorithms
+
+pytestmark = pytest.mark.usefixtures("tff_runtime")
+
+# Every algorithm has a row here, and with it all tests that take `name` or `process`.
+KWARGS = {
+    "reptile": dict(inner_learning_rate=0.1, inner_steps=3, batch_size=4),
+}
+NUM_EXAMPLES = tff.learning.ClientWeighting.NUM_EXAMPLES
+UNIFORM = tff.learning.ClientWeighting.UNIFORM
+
+
+def build(name="reptile", model_fn=model_fn, **kwargs):
+    return fm.ALGORITHMS[name](model_fn, **{**KWARGS[name], **kwargs})
+
+
+@pytest.fixture(scope="module", params=fm.ALGORITHMS)
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def process(tff_runtime, name):
+    return build(name)
+
+
+@functools.lru_cache(None)
+def clients(*sizes, seed=0):
+    return [fm.client_dataset(*make_client(n, n), seed=(seed, n)) for n in sizes]
+
+
+def run(process, cohort, rounds=1, state=None):
+    """Returns the trainable weights, and the client metrics, after training on one cohort."""
+    state = process.initialize() if state is None else state
+    for _ in range(rounds):
+        state, metrics = process.next(state, cohort)
+    return list(process.get_model_weights(state).trainable), metrics["client_work"]
+
+
+def mean_loss(weights, *sizes):
+    return np.mean([reference.loss(weights, *make_client(n, n)) for n in sizes])
+
+
+def test_the_reference_gradient_is_that_of_the_reference_loss():
+    x, y = make_client(5)
+    weights = [w.astype(np.float64) for w in initial_weights()]
+    for weight, gradient in zip(weights, reference.gradient(weights, x, y)):
+        for i in np.ndindex(weight.shape):
+            value = weight[i]
+            weight[i] = value + 1e-6
+            above = reference.loss(weights, x, y)
+            weight[i] = value - 1e-6
+            below = reference.loss(weights, x, y)
+            weight[i] = value
+            np.testing.assert_allclose(gradient[i], (above - below) / 2e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    "client_weighting, budget",
+    [(NUM_EXAMPLES, dict(steps=5)), (NUM_EXAMPLES, dict(epochs=2)), (UNIFORM, dict(epochs=2))],
+)
+def test_reptile_matches_numpy(client_weighting, budget):
+    process = fm.build_reptile(
+        model_fn,
+        inner_learning_rate=0.2,
+        batch_size=4,
+        shuffle=False,
+        server_optimizer=tff.learning.optimizers.build_sgdm(0.5),
+        client_weighting=client_weighting,
+        **{f"inner_{name}": value for name, value in budget.items()},
+    )
+    expected = initial_weights()
+    for _ in range(2):
+        expected = reference.reptile_round(
+            expected,
+            [make_client(n, n) for n in (5, 14)],
+            rate=0.2,
+            server_rate=0.5,
+            batch_size=4,
+            by_examples=client_weighting == NUM_EXAMPLES,
+            **budget,
+        )
+    weights, _ = run(process, clients(5, 14), rounds=2)
+    assert_close(weights, expected)
+    assert mean_loss(weights, 5, 14) < mean_loss(initial_weights(), 5, 14)
+
+
+def test_one_epoch_is_the_default():
+    assert algorithms.check_local_training(0.1, 4, None, None) == {"inner_epochs": 1}
+
+
+@pytest.mark.parametrize("nothing", [dict(inner_steps=0), dict(inner_learning_rate=0.0)])
+def test_reptile_without_steps_or_rate_stays(nothing):
+    weights, metrics = run(build(**nothing), clients(5, 14))
+    assert_equal(weights, initial_weights())
+    assert metrics["clients"]["contributing"] == 2
+
+
+def test_an_algorithm_is_a_tff_learning_process(process):
+    assert isinstance(process, tff.learning.templates.LearningProcess)
+    weights = process.get_model_weights(process.initialize())
+    assert_equal(weights.trainable, initial_weights())
+
+
+def test_the_server_descends(process):
+    weights, metrics = run(process, clients(9, 14), rounds=8)
+    assert mean_loss(weights, 9, 14) < 0.8 * mean_loss(initial_weights(), 9, 14)
+    assert np.isfinite(metrics["train"]["loss"]) and 0 <= metrics["train"]["accuracy"] <= 1
+
+
+def test_the_order_of_clients_is_irrelevant(process):
+    one, _ = run(process, clients(5, 9, 14))
+    other, _ = run(process, clients(5, 9, 14)[::-1])
+    assert_close(one, other, 1e-6)
+
+
+def test_training_is_a_function_of_the_seed(process):
+    one, _ = run(process, clients(9, 14, seed=1), rounds=3)
+    same, _ = run(process, clients(9, 14, seed=1), rounds=3)
+    other, _ = run(process, clients(9, 14, seed=2), rounds=3)
+    assert_equal(one, same)
+    assert differ(one, other)
+
+
+def broken_client(what):
+    x, y = make_client(0 if what == "empty" else 9)
+    x[4:5, 2] = {"nan": np.nan, "inf": np.inf, "overflow": 1e38}.get(what, 0.0)
+    return fm.client_dataset(x, y)
+
+
+@pytest.mark.parametrize(
+    "what, count",
+    [("empty", "too_small"), ("nan", "non_finite"), ("inf", "non_finite")],
+)
+def test_a_broken_client_contributes_nothing_and_is_counted(process, what, count):
+    without, metrics_without = run(process, clients(5, 14))
+    weights, metrics = run(process, [broken_client(what), *clients(5, 14)])
+    assert_close(weights, without, 1e-6)
+    assert metrics["train"] == pytest.approx(metrics_without["train"], rel=1e-6)
+    expected = {"contributing": 2, "too_small": 0, "non_finite": 0, count: 1}
+    assert metrics["clients"] == expected
+    assert metrics_without["clients"] == {**expected, count: 0}
+
+
+def test_a_cohort_of_broken_clients_changes_nothing(process):
+    cohort = [broken_client("empty"), broken_client("nan"), broken_client("inf")]
+    weights, metrics = run(process, cohort, rounds=2)
+    assert_equal(weights, initial_weights())
+    assert metrics["clients"] == {"contributing": 0, "too_small": 1, "non_finite": 2}
+    assert np.isfinite(list(metrics["train"].values())).all()
+
+
+def test_a_nan_that_the_model_swallows_is_counted(name):
+    def swallowing():
+        swallow = tf.keras.layers.Lambda(lambda x: tf.where(tf.math.is_finite(x), x, 0.0))
+        return tf.keras.Sequential([tf.keras.Input([6]), swallow, dense(3)])
+
+    process = build(name, as_model_fn(swallowing))
+    without, _ = run(process, clients(5, 14))
+    weights, metrics = run(process, [broken_client("nan"), *clients(5, 14)])
+    assert_close(weights, without, 1e-6)
+    assert metrics["clients"] == {"contributing": 2, "too_small": 0, "non_finite": 1}
+
+
+def test_an_update_that_overflows_is_counted(name):
+    def linear():
+        return tf.keras.Sequential([tf.keras.Input([6]), dense(3)])
+
+    process = build(name, as_model_fn(linear), inner_learning_rate=10.0)
+    _, metrics = run(process, [broken_client("overflow"), *clients(5, 14)])
+    assert metrics["clients"] == {"contributing": 2, "too_small": 0, "non_finite": 1}
+
+
+def test_reptile_trains_on_a_single_example():
+    process = build(inner_steps=2)
+    expected = reference.sgd(initial_weights(), [make_client(1, 1)] * 2, 0.1)[-1]
+    weights, metrics = run(process, clients(1))
+    assert_close(weights, expected)
+    assert metrics["clients"] == {"contributing": 1, "too_small": 0, "non_finite": 0}
+
+
+def test_later_rounds_build_no_model(name):
+    built = []
+
+    def counting_model_fn():
+        built.append(1)
+        return model_fn()
+
+    process = build(name, counting_model_fn)
+    state, _ = process.next(process.initialize(), clients(5, 14))
+    after_one = len(built)
+    run(process, clients(9, 14, 5), rounds=2, state=state)
+    assert len(built) == after_one > 0
+
+
+def test_training_continues_from_a_saved_state(process, tmp_path):
+    def train(state, rounds):
+        for round_num in rounds:
+            state, _ = process.next(state, clients(5, 14, seed=round_num))
+        return state
+
+    manager = tff.program.FileProgramStateManager(tmp_path)
+    asyncio.run(manager.save(train(process.initialize(), range(3)), 3))
+    saved = asyncio.run(manager.load(3, process.initialize()))
+    continued = process.get_model_weights(train(saved, range(3, 6)))
+    uninterrupted = process.get_model_weights(train(process.initialize(), range(6)))
+    assert_equal(continued.trainable, uninterrupted.trainable)
+
+
+def test_the_inner_optimizer_starts_fresh_at_every_client_and_round(name):
+    process = build(name, inner_optimizer=tff.learning.optimizers.build_adam(0.1))
+    one, _ = run(process, clients(9), rounds=2)
+    two, _ = run(process, clients(9) * 2, rounds=2)
+    assert_close(one, two, 1e-6)
+
+
+def test_an_inner_adam_steps_by_the_inner_learning_rate():
+    adam = tff.learning.optimizers.build_adam(123.0)
+    process = build(inner_optimizer=adam, inner_learning_rate=0.01, inner_steps=1, batch_size=9)
+    weights, _ = run(process, clients(9))
+    gradients = reference.gradient(initial_weights(), *make_client(9, 9))
+    expected = [w - 0.01 * np.sign(g) for w, g in zip(initial_weights(), gradients)]
+    assert_close(weights, expected, 1e-4)
+
+
+def test_a_server_adam_first_moves_by_its_rate_against_the_update(process, name):
+    sgd, _ = run(process, clients(5, 14))
+    adam = tff.learning.optimizers.build_adam(0.01)
+    weights, _ = run(build(name, server_optimizer=adam), clients(5, 14))
+    for start, by_sgd, by_adam in zip(initial_weights(), sgd, weights):
+        clear = np.abs(by_sgd - start) > 1e-3
+        step = 0.01 * np.sign(by_sgd - start)
+        np.testing.assert_allclose((by_adam - start)[clear], step[clear], rtol=1e-2)
+
+
+def test_an_unweighted_aggregator_is_uniform_weighting(name):
+    unweighted = build(name, model_aggregator=tff.aggregators.UnweightedMeanFactory())
+    uniform = build(name, client_weighting=UNIFORM)
+    one, _ = run(unweighted, clients(5, 14), rounds=3)
+    other, _ = run(uniform, clients(5, 14), rounds=3)
+    assert_close(one, other, 1e-6)
+
+
+def test_the_robust_aggregator_keeps_small_updates_and_bounds_large_ones(process, name):
+    robust = build(name, model_aggregator=tff.learning.robust_aggregator())
+    assert_close(run(robust, clients(5, 14))[0], run(process, clients(5, 14))[0], 1e-6)
+    x, y = make_client(9)
+    weights, metrics = run(robust, [fm.client_dataset(1e6 * x, y), *clients(5, 14)], rounds=3)
+    assert metrics["clients"]["contributing"] == 3
+    moved = np.concatenate([(w - s).ravel() for w, s in zip(weights, initial_weights())])
+    assert 0.0 < np.linalg.norm(moved) < 4.0
+
+
+def test_a_pair_is_as_good_an_input_spec_as_a_mapping(process, name):
+    pair = build(name, as_model_fn(make_keras_model, tuple(INPUT_SPEC.values())))
+    one, metrics_pair = run(pair, clients(5, 14), rounds=2)
+    other, metrics = run(process, clients(5, 14), rounds=2)
+    assert_equal(one, other)
+    assert metrics_pair == metrics
+
+
+def test_embeddings_train(name):
+    def embedding_model():
+        return tf.keras.Sequential(
+            [
+                tf.keras.Input([5], dtype=tf.int32),
+                tf.keras.layers.Embedding(10, 4),
+                tf.keras.layers.GlobalAveragePooling1D(),
+                dense(3),
+            ]
+        )
+
+    spec = collections.OrderedDict(INPUT_SPEC, x=tf.TensorSpec([None, 5], tf.int32))
+    words = np.arange(40, dtype=np.int32).reshape(8, 5) % 9  # word 9 never occurs
+    client = fm.client_dataset(words, (np.arange(8) % 3).astype(np.int32))
+    process = build(name, as_model_fn(embedding_model, spec))
+    state = process.initialize()
+    before = process.get_model_weights(state).trainable[0]
+    after = run(process, [client], state=state)[0][0]
+    assert np.any(after != before, axis=1).tolist() == [True] * 9 + [False]
+
+
+@pytest.mark.parametrize(
+    "kwargs, message",
+    [
+        (dict(inner_learning_rate=-0.1), "inner_learning_rate must be >= 0, but is -0.1"),
+        (dict(inner_learning_rate=float("nan")), "inner_learning_rate must be >= 0"),
+        (dict(batch_size=0), "batch_size must be >= 1, but is 0"),
+        (dict(inner_steps=-1), "inner_steps must be >= 0, but is -1"),
+    ],
+)
+def test_arguments_out_of_range_are_refused_by_name(name, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        build(name, **kwargs)
+
+
+@pytest.mark.parametrize(
+    "budget, message",
+    [
+        (dict(inner_epochs=-1, inner_steps=None), "inner_epochs must be >= 0, but is -1"),
+        (dict(inner_epochs=1, inner_steps=2), "exclude each other.*1 and 2"),
+    ],
+)
+def test_reptile_takes_epochs_or_steps(budget, message):
+    with pytest.raises(ValueError, match=message):
+        build(**budget)
+
+
+def test_a_model_of_fixed_batch_size_is_refused(name):
+    spec = collections.OrderedDict(INPUT_SPEC, x=tf.TensorSpec([20, 6], tf.float32))
+    with pytest.raises(ValueError, match="batch dimension None"):
+        build(name, as_model_fn(make_keras_model, spec))

@@ -1,0 +1,76 @@
+import pytest
+
+from tff_fedmeta import hyperparameters
+from tff_fedmeta.hyperparameters import resolve
+
+
+def test_the_user_is_over_the_task_and_the_task_over_the_algorithm():
+    resolved = resolve(
+        "reptile",
+        {"inner_learning_rate": 0.2, "server_learning_rate": 0.3},
+        {"server_learning_rate": 0.4},
+    )
+    assert resolved == hyperparameters.Reptile(inner_learning_rate=0.2, server_learning_rate=0.4)
+    assert resolved.client_weighting == hyperparameters.Reptile().client_weighting
+
+
+@pytest.mark.parametrize(
+    "name, text, value",
+    [
+        ("inner_learning_rate", "0.05", 0.05),
+        ("inner_learning_rate", "1e-3", 0.001),
+        ("inner_learning_rate", "0", 0.0),
+        ("server_learning_rate", 2, 2.0),
+        ("server_decay", "true", True),
+        ("server_decay", "False", False),
+        ("server_decay", False, False),
+        ("client_weighting", "examples", "examples"),
+    ],
+)
+def test_values_are_parsed_as_their_type(name, text, value):
+    parsed = getattr(resolve("reptile", {}, {name: text}), name)
+    assert parsed == value and type(parsed) is type(value)
+
+
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("inner_learning_rate", "fast", "reptile.inner_learning_rate must be a number.*'fast'"),
+        ("inner_learning_rate", "-0.1", "inner_learning_rate must be >= 0, but is -0.1"),
+        ("inner_learning_rate", "nan", "inner_learning_rate must be >= 0"),
+        ("server_learning_rate", "inf", "server_learning_rate must be >= 0"),
+        ("server_decay", "maybe", "reptile.server_decay must be true or false.*'maybe'"),
+        ("client_weighting", "example", "examples, uniform; .* Did you mean 'examples'?"),
+        ("iner_learning_rate", "1", "of reptile must be .* Did you mean 'inner_learning_rate'?"),
+        ("q", "1", "of reptile must be one of: inner_learning_rate, .*; got 'q'.$"),
+    ],
+)
+def test_what_cannot_be_is_explained(name, value, message):
+    with pytest.raises(ValueError, match=message):
+        resolve("reptile", {}, {name: value})
+
+
+def test_each_algorithm_has_its_own_hyperparameters():
+    with pytest.raises(ValueError, match=r"hyperparameter of fedavg must be .*'server_decay'"):
+        resolve("fedavg", {}, {"server_decay": "true"})
+
+
+@pytest.mark.parametrize("kind", hyperparameters.HYPERPARAMETERS.values())
+@pytest.mark.parametrize("rate", ["inner_learning_rate", "server_learning_rate"])
+def test_no_algorithm_takes_a_negative_rate(kind, rate):
+    with pytest.raises(ValueError, match=f"{rate} must be >= 0, but is -1"):
+        kind(**{rate: -1})
+
+
+@pytest.mark.parametrize(
+    "low, high, value, message",
+    [
+        (1, float("inf"), 0, "rounds must be >= 1, but is 0"),
+        (0, 3, 4, "rounds must be from 0 to 3, but is 4"),
+        (0, 3, "2", "rounds must be from 0 to 3, but is 2"),
+        (0, float("inf"), float("inf"), "rounds must be >= 0, but is inf"),
+    ],
+)
+def test_a_number_out_of_range_is_named_with_its_range(low, high, value, message):
+    with pytest.raises(ValueError, match=message):
+        hyperparameters.check_number("rounds", value, low, high)

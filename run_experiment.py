@@ -13,7 +13,7 @@ import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import IO, Any, Optional
 
 from absl import flags
 
@@ -119,35 +119,75 @@ def main(argv: Sequence[str]) -> int:
         print(_help())
         return 0
     try:
-        values = _parse(argv)
-        config = _configuration(values)
-        output_dir = Path(values["output_dir"]) if values["output_dir"] else None
-        if output_dir is not None:  # a wrong directory is said before any data is loaded
-            config = artifacts.find_run(config, output_dir, values["resume"]) or config
-            if artifacts.is_finished(output_dir):
-                return _say_finished(output_dir)
-        runtime.quiet_tensorflow()
-        start = time.perf_counter()
-        task = _load(config, values["cache_dir"])
-        data_seconds = time.perf_counter() - start
-        config = dataclasses.replace(config, data_source=task.data_source)
-        output_dir = output_dir or Path("runs") / f"{config.dataset}-{config.hash}"
-        artifacts.find_run(config, output_dir, values["resume"])
-        if artifacts.is_finished(output_dir):
+        try:
+            prepared = _prepare(argv)
+        except ValueError as error:
+            print(f"Error: {error}", file=sys.stderr)
+            return 2
+        if prepared is None:
+            return 0
+        lock, *experiment = prepared
+        with lock:
+            return _run(*experiment)
+    except KeyboardInterrupt:
+        print("\nInterrupted. The same command continues this run.", file=sys.stderr)
+        return 130
+
+
+def _prepare(
+    argv: Sequence[str],
+) -> Optional[tuple[IO[str], ExperimentConfig, datasets.Task, Path, float]]:
+    """Checks everything, loads the data and takes the output directory.
+
+    Returns:
+      The lock of the directory, the resolved configuration, the task, the directory and how many
+      seconds loading took; None, having said so, if that run is finished.
+
+    Raises:
+      ValueError: If the user has to change something.
+    """
+    values = _parse(argv)
+    config = _configuration(values)
+    output_dir = Path(values["output_dir"]) if values["output_dir"] else None
+    if output_dir is not None:  # a wrong directory is said before any data is loaded
+        found = artifacts.find_run(config, output_dir, values["resume"])
+        if found is not None and artifacts.is_finished(output_dir):
             return _say_finished(output_dir)
-        artifacts.claim(config, output_dir)
-    except (ValueError, flags.Error) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 2
-    return _run(config, task, output_dir, data_seconds)
+        if found is not None and config.data_source != found.data_source == "embedded":
+            print(
+                f"WARNING: {output_dir} was begun on the EMBEDDED stand-in and continues on it. "
+                "For the real data choose another --output_dir.",
+                file=sys.stderr,
+            )
+        config = found or config
+    runtime.quiet_tensorflow()
+    start = time.perf_counter()
+    task = _load(config, values["cache_dir"])
+    seconds = time.perf_counter() - start
+    config = dataclasses.replace(config, data_source=task.data_source)
+    output_dir = output_dir or Path("runs") / f"{config.dataset}-{config.hash}"
+    artifacts.find_run(config, output_dir, values["resume"])
+    if artifacts.is_finished(output_dir):
+        return _say_finished(output_dir)
+    return artifacts.claim(config, output_dir), config, task, output_dir, seconds
 
 
 def _parse(argv: Sequence[str]) -> dict[str, Any]:
     values = flags.FlagValues()
+    texts = {}
     for group in _FLAGS.values():
         for define, name, default, text in group:
             define(name, default, text, flag_values=values)
-    rest = values(list(argv))
+            texts[name] = text
+    try:
+        rest = values(list(argv))
+    except flags.UnrecognizedFlagError as error:
+        check_choice("flag", error.flagname, texts)
+        raise ValueError(str(error)) from error
+    except flags.Error as error:
+        # absl says "flag --rounds=x: ..."; what the flag takes is in its help.
+        name = str(error).partition("--")[2].partition("=")[0]
+        raise ValueError(f"{error}. --{name}: {texts.get(name, 'see --help')}") from error
     if len(rest) > 1:
         raise ValueError(f"Flags are written --name=value, but got {rest[1]!r}; see --help.")
     return values.flag_values_dict()
@@ -204,14 +244,13 @@ def _load(config: ExperimentConfig, cache_dir: Optional[str]) -> datasets.Task:
     return task
 
 
-def _say_finished(output_dir: Path) -> int:
+def _say_finished(output_dir: Path) -> None:
     print(f"This run is finished; nothing was done. Its results are in {output_dir}:\n")
     print((output_dir / artifacts.COMPARISON).read_text())
-    return 0
 
 
 def _run(config: ExperimentConfig, task: datasets.Task, output_dir: Path, seconds: float) -> int:
-    from tff_fedmeta import experiment
+    from tff_fedmeta import adaptation, experiment
 
     print(f"Configuration: {config.to_json()}")
     print(
@@ -223,9 +262,9 @@ def _run(config: ExperimentConfig, task: datasets.Task, output_dir: Path, second
     try:
         with runtime.local_runtime(log_file=output_dir / "worker.log"):
             table = experiment.run(config, task, output_dir, seconds)
-    except KeyboardInterrupt:
-        print("\nInterrupted. The same command continues this run.", file=sys.stderr)
-        return 130
+    except adaptation.NothingToMeasureError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
     except worker.WorkerError as error:
         print(f"Error: {error}\nThe same command continues this run.", file=sys.stderr)
         return 1

@@ -35,6 +35,8 @@ _COUNT_SECONDS = 3.0
 
 PROBE_SECONDS = 8.0  # to decide whether a host answers
 STALL_SECONDS = 30.0  # without a byte before a download counts as broken
+_ASIDE = ".download-"  # begins the name of a directory that a download goes into
+
 FREE_BYTES = 5 * 2**30  # an unpacked file takes a few gigabytes
 
 
@@ -180,7 +182,8 @@ def download(
 
     Raises:
       DataError: If the disk is too full, the download breaks or its result is damaged. Nothing
-        of it remains then, as after an interruption.
+        of it remains then, as after an interruption; what a killed process left is removed by
+        the next download.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -190,8 +193,9 @@ def download(
                 f"{path.parent} has {free / 2**30:.1f} GB free, but {FREE_BYTES / 2**30:.0f} GB "
                 f"are needed."
             )
+        _remove_abandoned(path.parent)
         # On the same disk as `path`, so that the last step is one atomic rename.
-        with tempfile.TemporaryDirectory(prefix=".download-", dir=path.parent) as aside:
+        with tempfile.TemporaryDirectory(prefix=_ASIDE, dir=path.parent) as aside:
             with _socket_timeout(STALL_SECONDS):
                 fetch(aside)
             result = pathlib.Path(aside) / path.name
@@ -201,6 +205,14 @@ def download(
         raise DataError(f"Downloading {origin} failed: {error}") from error
     except Exception as error:  # urllib, http, lzma, socket and TensorFlow all have their own
         raise DataError(f"Downloading {origin} failed ({error}).") from error
+
+
+def _remove_abandoned(directory: pathlib.Path) -> None:
+    """Removes the downloads of killed processes: a live one never stands still for so long."""
+    for aside in directory.glob(f"{_ASIDE}*"):
+        last_change = max(path.stat().st_mtime for path in [aside, *aside.iterdir()])
+        if time.time() - last_change > 10 * STALL_SECONDS:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -134,6 +134,16 @@ class TestAdaptationEval:
         assert np.isfinite([result[metric] for result in results for metric in METRICS]).all()
         assert adaptation.measurable(results) == results[2:]
 
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    @pytest.mark.parametrize("split", ["random", "same"])
+    def test_client_with_a_value_that_is_not_finite_is_not_measured(self, split, value):
+        x, y = make_client(8, 8)
+        x[3, 2] = value
+        broken, whole = evaluate([fm.client_dataset(x, y), client(8)], split=split)
+        assert broken["num_support"] == broken["num_query"] == 0
+        assert np.isfinite([broken[metric] for metric in METRICS]).all()
+        assert adaptation.measurable([broken, whole]) == [whole]
+
     def test_learned_rates_are_one_for_every_weight(self):
         computation = build(learned_rates=True, **ORDERED)
         theta = initial_weights()

@@ -274,12 +274,21 @@ def test_the_robust_aggregator_keeps_small_updates_and_bounds_large_ones(process
     assert 0.0 < np.linalg.norm(moved) < 4.0
 
 
-def test_a_pair_is_as_good_an_input_spec_as_a_mapping(process, name):
-    pair = build(name, as_model_fn(make_keras_model, tuple(INPUT_SPEC.values())))
-    one, metrics_pair = run(pair, clients(5, 14), rounds=2)
-    other, metrics = run(process, clients(5, 14), rounds=2)
+@pytest.mark.parametrize(
+    "spec",
+    [tuple(INPUT_SPEC.values()), collections.OrderedDict(reversed(INPUT_SPEC.items()))],
+    ids=["pair", "y before x"],
+)
+def test_every_form_of_input_spec_gives_the_same(process, name, spec):
+    one, metrics_one = run(build(name, as_model_fn(make_keras_model, spec)), clients(5, 14))
+    other, metrics = run(process, clients(5, 14))
     assert_equal(one, other)
-    assert metrics_pair == metrics
+    assert metrics_one == metrics
+
+
+def test_a_weighting_by_another_name_is_refused(name):
+    with pytest.raises(TypeError, match="must be a tff"):
+        build(name, client_weighting="uniform")
 
 
 def test_embeddings_train(name):

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import http.server
 import lzma
+import os
 import socket
 import sqlite3
 import threading
@@ -314,6 +315,18 @@ def test_interrupted_download_leaves_nothing(tmp_path):
         tff_cache.download(cache / emnist.FILE_NAME, SPLITS, interrupted, emnist.URL)
     assert not list(cache.iterdir())
     assert socket.getdefaulttimeout() is None
+
+
+def test_next_download_removes_what_a_killed_one_left(tmp_path):
+    old, live = tmp_path / ".download-old", tmp_path / ".download-live"
+    for aside in (old, live):
+        aside.mkdir()
+        (aside / "part").write_bytes(b"x")
+    for path in (old / "part", old):
+        os.utime(path, (time.time() - 3600,) * 2)
+    with pytest.raises(DataError, match="failed"):
+        tff_cache.download(tmp_path / emnist.FILE_NAME, ["all_train"], lambda aside: None, "it")
+    assert [path.name for path in tmp_path.iterdir()] == [".download-live"]
 
 
 def test_full_disk_is_said_before_the_download_starts(tmp_path, monkeypatch):

@@ -89,8 +89,8 @@ def with_reptile(**changes):
         ({}, "reptile and fedavg coincide"),
         ({"server_decay": True}, "falls linearly to 0"),
         ({"client_weighting": "uniform"}, "weighs clients equally"),
-        ({"server_learning_rate": 0.3}, "its server step is another"),
-        ({"inner_learning_rate": 0.3}, "its inner rate is another"),
+        ({"server_learning_rate": 0.3}, "its server step starts at 0.3 instead of 1"),
+        ({"inner_learning_rate": 0.3}, "its inner rate is 0.3 instead of"),
     ],
 )
 def test_table_says_where_reptile_and_fedavg_are_the_same(changes, said):

@@ -37,6 +37,11 @@ def cache(tmp_path_factory):
     return directory
 
 
+@pytest.fixture(autouse=True)
+def somewhere_else(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # whatever a test writes by mistake
+
+
 def run(cache, output_dir, *more):
     return run_experiment.main(
         ["run_experiment.py", *SMALL, f"--cache_dir={cache}", f"--output_dir={output_dir}", *more]
@@ -47,7 +52,9 @@ def run(cache, output_dir, *more):
 def finished(cache, tmp_path_factory):
     """The directory of a finished small run."""
     directory = tmp_path_factory.mktemp("runs") / "finished"
-    assert run(cache, directory) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(directory.parent)  # a relative directory, as users give
+        assert run(cache, directory.name) == 0
     return directory
 
 
@@ -256,8 +263,9 @@ def test_same_seed_gives_the_same_weights_and_another_seed_others(finished, cach
         ("--data_source=disk", "must be one of: auto, tff, embedded"),
         ("--algorithms=reptil", "must be one of: reptile, fedavg; got 'reptil'"),
         ("--rounds=0", "rounds must be >= 1, but is 0."),
-        ("--rounds=many", "rounds"),
-        ("--roundz=3", "Did you mean: rounds"),
+        ("--rounds=many", "'many'. --rounds: Rounds, >= 1."),
+        ("--roundz=3", "got 'roundz'. Did you mean 'rounds'?"),
+        ("--output_dir=/dev/null/run", "/dev/null does not allow it"),
         ("--clients_per_round=-1", "clients_per_round must be >= 1"),
         ("--support_fraction=1", "support_fraction must lie between 0 and 1"),
         ("--seed=-1", "seed must be from 0"),
@@ -280,6 +288,27 @@ def test_wrong_flag_gets_one_sentence_and_status_two(argument, said, capsys):
     error = capsys.readouterr().err
     assert error.startswith("Error: ") and error.count("\n") == 1
     assert said in error
+
+
+def test_directory_in_use_is_refused(finished, cache, tmp_path, capsys):
+    from tff_fedmeta import artifacts
+
+    config = ExperimentConfig.from_json((finished / "config.json").read_text())
+    lock = artifacts.claim(config, tmp_path / "run")
+    assert run(cache, tmp_path / "run") == 2
+    assert "Another process is at work" in capsys.readouterr().err
+    lock.close()
+    artifacts.claim(config, tmp_path / "run").close()
+
+
+def test_other_versions_on_resume_are_said(finished, tmp_path, caplog):
+    from tff_fedmeta import artifacts
+
+    config = ExperimentConfig.from_json((finished / "config.json").read_text())
+    (tmp_path / "versions.json").write_text('{"python": "3.0"}')
+    artifacts.claim(config, tmp_path).close()
+    assert "begun with other versions" in caplog.text
+    assert read_json(tmp_path / "versions.json") == artifacts.versions()
 
 
 def test_epochs_and_steps_together_are_refused(capsys):

@@ -51,7 +51,9 @@ def build_adaptation_eval(
     Returns:
       A computation (ModelWeights@SERVER, clients@CLIENTS) -> list, in the order of the clients, of
       `OrderedDict(num_support=int32, num_query=int32, loss=float32 [K+1], <metric>=[K+1], ...)`.
-      Entry 0 is before adapting. A client with too few examples to split has num_query 0.
+      Entry 0 is before adapting. A client with too few examples to split, or with a NaN or an
+      infinity in its data, has num_support and num_query 0 and zeros for figures. TFF refuses an
+      empty list of clients.
 
     Raises:
       ValueError: If a value is out of its range, or not exactly one of steps and epochs is given.
@@ -86,8 +88,9 @@ def build_adaptation_eval(
         num_weights = len(model.trainable_variables)
         theta, rates = weights.trainable[:num_weights], weights.trainable[num_weights:]
         _assign(model.trainable_variables, theta)
+        examples = client_work.as_batch(model, client["x"], client["y"])
         sides = support_query.split_support_query(
-            client_work.as_batch(model, client["x"], client["y"]),
+            client_work.nothing_unless_finite(examples),
             client["seed"],
             support_fraction=support_fraction,
             split=split,
@@ -172,6 +175,10 @@ def _assign(variables, values):
         variable.assign(value)
 
 
+class NothingToMeasureError(ValueError):
+    """There is no figure to go by; the message says why and what to do."""
+
+
 def choose_adaptation(
     curves: Mapping[float, Sequence[Mapping[str, Any]]],
     metric: str,
@@ -189,7 +196,7 @@ def choose_adaptation(
       then to the smaller rate.
 
     Raises:
-      ValueError: If no client has a query to measure on.
+      NothingToMeasureError: If no client has a query to measure on, or no setting a finite mean.
     """
     best = None
     for rate in sorted(curves):
@@ -200,7 +207,7 @@ def choose_adaptation(
             if math.isfinite(score) and (best is None or candidate > best):
                 best = candidate
     if best is None:
-        raise ValueError(
+        raise NothingToMeasureError(
             f"No setting gave a finite {metric} on the validation clients; use a smaller "
             "inner_learning_rate for training."
         )
@@ -208,16 +215,16 @@ def choose_adaptation(
 
 
 def measurable(results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Returns the results of the clients that were large enough to split.
+    """Returns the results of the clients that were measured: large enough to split, and finite.
 
     Raises:
-      ValueError: If there is none.
+      NothingToMeasureError: If there is none.
     """
     kept = [result for result in results if result["num_query"] > 0]
     if not kept:
-        raise ValueError(
-            f"None of the {len(results)} clients has the two examples that a split into support "
-            "and query needs."
+        raise NothingToMeasureError(
+            f"None of the {len(results)} clients has the two examples, all finite, that a split "
+            "into support and query needs."
         )
     return kept
 

@@ -43,7 +43,8 @@ def build_reptile(
         Its learning rate is `inner_learning_rate`.
       server_optimizer: Applies the mean update; None is SGD with epsilon = 1.
       client_weighting: How much a client counts in the mean.
-      model_aggregator: A TFF aggregation factory for updates; None is the weighted mean.
+      model_aggregator: A TFF aggregation factory for updates; None is the weighted mean. One that
+        takes no weights averages clients that were left out in as zeros.
       metrics_aggregator: As in `tff.learning.algorithms`; None is `sum_then_finalize`.
 
     Returns:
@@ -51,6 +52,7 @@ def build_reptile(
 
     Raises:
       ValueError: If a value is out of its range or both epochs and steps are given.
+      TypeError: If `client_weighting` is no `tff.learning.ClientWeighting`.
     """
     budget = check_local_training(inner_learning_rate, batch_size, inner_epochs, inner_steps)
     local_update = functools.partial(

@@ -10,14 +10,18 @@ Importing this needs no TensorFlow.
 """
 
 import dataclasses
+import fcntl
 import importlib.metadata
 import json
+import logging
 import os
 import platform
 from pathlib import Path
-from typing import Any, Optional
+from typing import IO, Any, Optional
 
 from tff_fedmeta.config import ExperimentConfig
+
+_LOG = logging.getLogger(__name__)
 
 COMPARISON = "comparison.md"
 _PACKAGES = ("tensorflow", "tensorflow-federated", "keras", "numpy", "jax", "jaxlib")
@@ -42,8 +46,9 @@ def find_run(
     """
     advice = "Choose another --output_dir."
     config_file = output_dir / "config.json"
-    if output_dir.exists() and not output_dir.is_dir():
-        raise ValueError(f"{output_dir} is a file, not a directory. {advice}")
+    nearest = next(path for path in (output_dir, *output_dir.absolute().parents) if path.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        raise ValueError(f"{output_dir} cannot be written: {nearest} does not allow it. {advice}")
     if not config_file.exists():
         ours = [COMPARISON, "comparison.png", "timings.json", *config.algorithms]
         clash = [name for name in ours if (output_dir / name).exists()]
@@ -74,11 +79,34 @@ def is_finished(output_dir: Path) -> bool:
     return (output_dir / COMPARISON).exists()
 
 
-def claim(config: ExperimentConfig, output_dir: Path) -> None:
-    """Marks `output_dir`, which `find_run` found free or this run's, as this configuration's."""
+def claim(config: ExperimentConfig, output_dir: Path) -> IO[str]:
+    """Takes `output_dir`, which `find_run` found free or this run's, for this process alone.
+
+    Returns:
+      The lock, held as long as it is open; the kernel opens it when the process ends, however.
+
+    Raises:
+      ValueError: If another process is at work there.
+    """
     output_dir.mkdir(parents=True, exist_ok=True)
+    lock = (output_dir / ".lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise ValueError(
+            f"Another process is at work in {output_dir}. Wait for it, or choose another "
+            "--output_dir."
+        ) from error
     write_text(output_dir / "config.json", config.to_json())
-    write_json(output_dir / "versions.json", versions())
+    versions_file, now = output_dir / "versions.json", versions()
+    if versions_file.exists() and json.loads(versions_file.read_text()) != now:
+        _LOG.warning(
+            "This run was begun with other versions or on another machine (%s had them): its "
+            "weights may differ from those of an uninterrupted one.",
+            versions_file,
+        )
+    write_json(versions_file, now)
+    return lock
 
 
 def versions() -> dict[str, str]:

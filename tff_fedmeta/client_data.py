@@ -28,7 +28,8 @@ def client_dataset(x: Any, y: Any, seed: Sequence[int] = (0, 0)) -> tf.data.Data
 
     Returns:
       A dataset of one element `OrderedDict(x=[n, ...], y=[n, ...], seed=int64 [2])`. Arrays of
-      float64, NumPy's default, become float32, Keras' default.
+      float64, NumPy's default, become float32, Keras' default. All other dtypes stay, and must be
+      those of the model's `input_spec`: TFF converts nothing.
 
     Raises:
       ValueError: If x and y differ in their number of examples, or `seed` is not two integers.

@@ -36,7 +36,14 @@ def build_client_work(
       A client work process over one-element client datasets (`client_data.client_dataset`). Its
       measurements hold `train`, the model's metrics, and `clients`, how many contributed and how
       many were left out.
+
+    Raises:
+      TypeError: If `client_weighting` is no `tff.learning.ClientWeighting`.
     """
+    if not isinstance(client_weighting, tff.learning.ClientWeighting):
+        raise TypeError(
+            f"client_weighting must be a tff.learning.ClientWeighting, but is {client_weighting!r}."
+        )
     metrics_aggregator = metrics_aggregator or tff.learning.metrics.sum_then_finalize
     with tf.Graph().as_default():  # keeps this model's variables out of the caller's graph
         model = model_fn()
@@ -80,7 +87,8 @@ def client_type(model: tff.learning.models.VariableModel) -> tff.SequenceType:
 def as_batch(model: tff.learning.models.VariableModel, x: Any, y: Any) -> Any:
     """Returns (x, y) in the form the model's `forward_pass` takes."""
     if isinstance(model.input_spec, collections.abc.Mapping):
-        return collections.OrderedDict(x=x, y=y)
+        parts = {"x": x, "y": y}
+        return collections.OrderedDict((name, parts[name]) for name in model.input_spec)
     return (x, y)
 
 
@@ -116,6 +124,12 @@ def _run_client(model, local_update, weights, dataset, client_weighting, min_exa
         return result, model.report_local_unfinalized_metrics(), counts
 
     return run(weights, dataset.get_single_element())
+
+
+def nothing_unless_finite(examples: Any) -> Any:
+    """Returns the examples [n, ...], or none of them if there is a NaN or an infinity."""
+    kept = tf.where(_all_finite(examples), minibatches.count_examples(examples), 0)
+    return tf.nest.map_structure(lambda tensor: tensor[:kept], examples)
 
 
 def _all_finite(tensors: Any) -> tf.Tensor:

@@ -144,10 +144,8 @@ class ExperimentConfig:
     @property
     def local_budget(self) -> dict[str, int]:
         """`{"inner_epochs": n}` or `{"inner_steps": n}`, whichever is set."""
-        if self.inner_steps is not None:
-            return {"inner_steps": self.inner_steps}
-        assert self.inner_epochs is not None
-        return {"inner_epochs": self.inner_epochs}
+        both = {"inner_epochs": self.inner_epochs, "inner_steps": self.inner_steps}
+        return {name: value for name, value in both.items() if value is not None}
 
     @property
     def hash(self) -> str:

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable, Optional
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
+import tqdm
 
 from tff_fedmeta import (
     adaptation,
@@ -25,7 +27,7 @@ from tff_fedmeta.config import ExperimentConfig
 
 _LOG = logging.getLogger(__name__)
 
-# How often during training, and on how many clients at most, progress on unseen clients is shown.
+# On how many validation clients progress is measured during training.
 _MONITORED_CLIENTS = 20
 # Clients evaluated in one call of TFF, whose memory grows with their number.
 _CLIENTS_PER_CALL = 50
@@ -51,7 +53,7 @@ def run(config: ExperimentConfig, task: Any, output_dir: Path, data_seconds: flo
     evaluators = build_evaluators(config, task)
     timings: dict[str, Any] = {"data": data_seconds, "training": {}, "evaluation": {}, "export": {}}
     results, predictions = {}, {}
-    x = read(task.test_clients[0])[0]
+    x = _probe_inputs(task.input_spec[0])
     for algorithm in config.algorithms:
         directory = output_dir / algorithm
         weights = train_algorithm(config, task, algorithm, read, evaluators, directory)
@@ -60,7 +62,7 @@ def run(config: ExperimentConfig, task: Any, output_dir: Path, data_seconds: flo
         timings["training"][algorithm] = metrics["seconds"].sum()
 
         start = time.perf_counter()
-        results[algorithm] = _adapt(config, task, weights, read, evaluators)
+        results[algorithm] = _adapt(config, task, algorithm, weights, read, evaluators)
         artifacts.write_json(directory / "adaptation_test.json", results[algorithm])
         timings["evaluation"][algorithm] = (
             metrics["evaluation_seconds"].sum() + time.perf_counter() - start
@@ -116,21 +118,25 @@ def adaptation_curves(
     weights: Any,
     client_ids: Sequence[str],
     read: Callable[[str], client_data.Arrays],
+    bar: Optional[tqdm.tqdm] = None,
 ) -> list[Mapping[str, Any]]:
     """Returns each client's result of `adaptation.build_adaptation_eval`, in their order.
 
     The split into support and query of a client depends on the seed and its id alone, so that all
     algorithms, rates and rounds are measured on the same examples.
     """
-    clients = [
-        client_data.client_dataset(
-            *read(client), seed=client_data.stream_seed(config.seed, "adaptation", client)
-        )
-        for client in client_ids
-    ]
     results: list[Mapping[str, Any]] = []
-    for start in range(0, len(clients), _CLIENTS_PER_CALL):
-        results += evaluator(weights, clients[start : start + _CLIENTS_PER_CALL])
+    for start in range(0, len(client_ids), _CLIENTS_PER_CALL):
+        chunk = client_ids[start : start + _CLIENTS_PER_CALL]
+        clients = [
+            client_data.client_dataset(
+                *read(client), seed=client_data.stream_seed(config.seed, "adaptation", client)
+            )
+            for client in chunk
+        ]
+        results += evaluator(weights, clients)
+        if bar is not None:
+            bar.update(len(chunk))
     return results
 
 
@@ -202,19 +208,22 @@ def validation_curves(
     weights: Any,
     read: Callable[[str], client_data.Arrays],
     evaluators: Mapping[float, tff.Computation],
+    bar: Optional[tqdm.tqdm] = None,
 ) -> dict[float, list[Mapping[str, Any]]]:
     """Returns the validation clients' results for each learning rate of adaptation."""
     return {
-        rate: adaptation_curves(config, evaluator, weights, task.validation_clients, read)
+        rate: adaptation_curves(config, evaluator, weights, task.validation_clients, read, bar)
         for rate, evaluator in evaluators.items()
     }
 
 
-def _adapt(config, task, weights, read, evaluators) -> dict[str, Any]:
+def _adapt(config, task, algorithm, weights, read, evaluators) -> dict[str, Any]:
     """Chooses rate and steps of adaptation on validation clients, then reads the test clients."""
-    validation = validation_curves(config, task, weights, read, evaluators)
-    rate, steps = adaptation.choose_adaptation(validation, task.metric, task.higher_is_better)
-    curves = adaptation_curves(config, evaluators[rate], weights, task.test_clients, read)
+    total = len(evaluators) * len(task.validation_clients) + len(task.test_clients)
+    with tqdm.tqdm(total=total, desc=f"{algorithm}, adapting", unit="client") as bar:
+        validation = validation_curves(config, task, weights, read, evaluators, bar)
+        rate, steps = adaptation.choose_adaptation(validation, task.metric, task.higher_is_better)
+        curves = adaptation_curves(config, evaluators[rate], weights, task.test_clients, read, bar)
     clients = [
         {"client_id": client, **{name: _plain(value) for name, value in result.items()}}
         for client, result in zip(task.test_clients, curves)
@@ -222,7 +231,7 @@ def _adapt(config, task, weights, read, evaluators) -> dict[str, Any]:
     rows = adaptation.measurable(clients)
     skipped = [client["client_id"] for client in clients if client["num_query"] == 0]
     if skipped:
-        _LOG.warning("%d test clients are too small to split: %s", len(skipped), skipped)
+        _LOG.warning("Test clients too small to split, or not finite: %s", ", ".join(skipped))
     return {
         "data_source": task.data_source,
         "metric": task.metric,
@@ -232,6 +241,12 @@ def _adapt(config, task, weights, read, evaluators) -> dict[str, Any]:
         "skipped_clients": skipped,
         "summary": adaptation.summarize(rows, task.metric, steps, task.higher_is_better),
     }
+
+
+def _probe_inputs(spec: tf.TensorSpec) -> np.ndarray:
+    """Returns eight inputs of a model, made up, to compare its predictions on."""
+    shape = [8, *(size or 8 for size in spec.shape[1:])]
+    return np.random.default_rng(0).uniform(size=shape).astype(spec.dtype.as_numpy_dtype)
 
 
 def _export(config, task, algorithm, weights, chosen, directory) -> tf.keras.Model:

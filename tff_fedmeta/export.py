@@ -113,5 +113,5 @@ def verify(expected: Mapping[Path, np.ndarray], x: np.ndarray) -> None:
             raise RuntimeError(f"An exported model does not open: {reload.stderr[-2000:]}")
         with np.load(outputs) as there:
             for path, here, name in zip(paths, expected.values(), there.files):
-                if not np.allclose(here, there[name], rtol=1e-4, atol=1e-5):
+                if not np.allclose(here, there[name], rtol=1e-4, atol=1e-5, equal_nan=True):
                     raise RuntimeError(f"{path} predicts something else in a fresh process.")

@@ -55,14 +55,18 @@ def plan_minibatches(
       inner_epochs: >= 0; exclusive with `inner_steps`.
       inner_steps: >= 0.
       shuffle: Whether each epoch is shuffled.
+
+    Raises:
+      ValueError: If neither epochs nor steps are given.
     """
     batches = _batches_per_epoch(num_examples, batch_size)
     if inner_steps is not None:
         num_steps = tf.where(num_examples > 0, inner_steps, 0)
         num_epochs = -(-inner_steps // tf.maximum(batches, 1))
-    else:
-        assert inner_epochs is not None
+    elif inner_epochs is not None:
         num_steps, num_epochs = inner_epochs * batches, tf.constant(inner_epochs)
+    else:
+        raise ValueError("One of inner_epochs and inner_steps is needed.")
     if shuffle:
         orders = shuffled_orders(num_epochs, num_examples, seed)
     else:

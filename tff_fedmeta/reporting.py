@@ -113,16 +113,22 @@ def _differences(config: ExperimentConfig) -> list[str]:
         reasons = []
         if reptile["server_decay"]:
             reasons.append("its server step falls linearly to 0 over the run")
-        elif reptile["server_learning_rate"] != fedavg["server_learning_rate"]:
-            reasons.append("its server step is another")
+        if reptile["server_learning_rate"] != fedavg["server_learning_rate"]:
+            reasons.append(
+                f"its server step starts at {reptile['server_learning_rate']:g} instead of "
+                f"{fedavg['server_learning_rate']:g}"
+            )
         if reptile["client_weighting"] != "examples":
             reasons.append("it weighs clients equally, not by size")
         elif config.inner_steps is not None:
             reasons.append("it weighs clients by size, not by the examples of their steps")
         if reptile["inner_learning_rate"] != fedavg["inner_learning_rate"]:
-            reasons.append("its inner rate is another")
+            reasons.append(
+                f"its inner rate is {reptile['inner_learning_rate']:g} instead of "
+                f"{fedavg['inner_learning_rate']:g}"
+            )
         lines.append(
-            f"reptile differs from fedavg in that {' and '.join(reasons)}; "
+            f"reptile differs from fedavg in that {', '.join(reasons)}; "
             "otherwise the two would be the same algorithm."
             if reasons
             else "reptile and fedavg coincide: same server step, local epochs, rates and weights."

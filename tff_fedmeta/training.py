@@ -1,6 +1,7 @@
 """The round loop: sample a cohort, run a round, evaluate, record, checkpoint, resume."""
 
 import asyncio
+import contextlib
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -48,55 +49,82 @@ def train(
     Returns:
       The process's state after the last round.
     """
-    states = None
-    managers: list[tff.program.ReleaseManager] = []
-    if directory is not None:
-        states = tff.program.FileProgramStateManager(
-            directory / "checkpoints", prefix="round_", keep_total=2, keep_first=False
-        )
-        managers = [
-            # Written whole every time: a kill in the middle of an append would leave half a row.
-            tff.program.CSVFileReleaseManager(
-                directory / "metrics.csv", tff.program.CSVSaveMode.WRITE, key_fieldname="round"
-            ),
-            tff.program.TensorBoardReleaseManager(directory / "tensorboard"),
-        ]
-    state, done = process.initialize(), 0
-    saved, version = asyncio.run(states.load_latest(state)) if states else (None, 0)
-    if saved is not None:
-        state, done = saved, version
+    labels = labels or {}
+    state = process.initialize()
+    with contextlib.closing(_Records(directory)) as records:
+        state, done = records.latest(state)
 
-    def evaluated() -> dict[str, float]:
-        if evaluate is None:
-            return {}
-        start = time.perf_counter()
-        figures = evaluate(process.get_model_weights(state))
-        return {**figures, "evaluation_seconds": time.perf_counter() - start}
-
-    if done == 0 and evaluate is not None:
-        asyncio.run(_release(managers, {**(labels or {}), **evaluated()}, 0))
-    # A log file wants a line now and then, a terminal a bar that moves.
-    interval = 0.5 if sys.stderr.isatty() else 10.0
-    with tqdm.tqdm(
-        total=rounds, initial=done, desc=title, unit="round", mininterval=interval
-    ) as bar:
-        for round_num in range(done + 1, rounds + 1):
+        def evaluated() -> dict[str, float]:
+            if evaluate is None:
+                return {}
             start = time.perf_counter()
-            state, metrics = process.next(state, clients_of_round(round_num))
-            seconds = time.perf_counter() - start
-            row = {**(labels or {}), **_flat(metrics["client_work"]), "seconds": seconds}
-            if row.get("train/num_examples") == 0:
-                bar.write(f"{title}, round {round_num}: no client contributed; weights are kept.")
-            last = round_num == rounds
-            if last or round_num % rounds_per_evaluation == 0:
-                row.update(evaluated())
-            asyncio.run(_release(managers, row, round_num))
-            if states and (last or round_num % rounds_per_checkpoint == 0):
-                asyncio.run(states.save(state, round_num))
-            shown = {name: f"{row[key]:.3f}" for name, key in _SHOWN.items() if key in row}
-            bar.set_postfix(shown, refresh=False)
-            bar.update()
+            figures = evaluate(process.get_model_weights(state))
+            return {**figures, "evaluation_seconds": time.perf_counter() - start}
+
+        if done == 0 and evaluate is not None:
+            records.add_row({**labels, **evaluated()}, 0)
+        # A log file wants a line now and then, a terminal a bar that moves.
+        interval = 0.5 if sys.stderr.isatty() else 10.0
+        with tqdm.tqdm(
+            total=rounds, initial=done, desc=title, unit="round", mininterval=interval
+        ) as bar:
+            for round_num in range(done + 1, rounds + 1):
+                start = time.perf_counter()
+                state, metrics = process.next(state, clients_of_round(round_num))
+                seconds = time.perf_counter() - start
+                row = {**labels, **_flat(metrics["client_work"]), "seconds": seconds}
+                if row.get("train/num_examples") == 0:
+                    bar.write(f"{title}, round {round_num}: no client contributed.")
+                last = round_num == rounds
+                if last or round_num % rounds_per_evaluation == 0:
+                    row.update(evaluated())
+                records.add_row(row, round_num)
+                if last or round_num % rounds_per_checkpoint == 0:
+                    records.add_checkpoint(state, round_num)
+                shown = {name: f"{row[key]:.3f}" for name, key in _SHOWN.items() if key in row}
+                bar.set_postfix(shown, refresh=False)
+                bar.update()
     return state
+
+
+class _Records:
+    """The rows and checkpoints of one algorithm, kept by TFF's managers; no directory, nothing."""
+
+    def __init__(self, directory: Optional[Path]):
+        # A loop of its own: `asyncio.run` would take the thread's away, which TFF's loops need.
+        self._loop = asyncio.new_event_loop()
+        self._states = None
+        self._managers: list[tff.program.ReleaseManager] = []
+        if directory is not None:
+            self._states = tff.program.FileProgramStateManager(
+                directory / "checkpoints", prefix="round_", keep_total=2, keep_first=False
+            )
+            # Written whole every time: a kill amid an append would leave half a row.
+            rows = tff.program.CSVFileReleaseManager(
+                directory / "metrics.csv", tff.program.CSVSaveMode.WRITE, key_fieldname="round"
+            )
+            board = tff.program.TensorBoardReleaseManager(directory / "tensorboard")
+            self._managers = [rows, board]
+
+    def latest(self, initial_state: Any) -> tuple[Any, int]:
+        """Returns the last checkpoint and its round, or the initial state and 0."""
+        if self._states is None:
+            return initial_state, 0
+        state, version = self._loop.run_until_complete(self._states.load_latest(initial_state))
+        return (initial_state, 0) if state is None else (state, version)
+
+    def add_row(self, row: Mapping[str, Any], round_num: int) -> None:
+        """Adds a round's row, in the place of those of this and later rounds."""
+        for manager in self._managers:
+            self._loop.run_until_complete(manager.release(row, round_num))
+
+    def add_checkpoint(self, state: Any, round_num: int) -> None:
+        if self._states is not None:
+            self._loop.run_until_complete(self._states.save(state, round_num))
+
+    def close(self) -> None:
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()
 
 
 def cohort_sampler(
@@ -117,7 +145,3 @@ def cohort_sampler(
 def _flat(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Returns nested metrics under flat names, such as train/loss and clients/contributing."""
     return pd.json_normalize(metrics, sep="/").iloc[0].to_dict()
-
-
-async def _release(managers: Sequence[Any], row: Mapping[str, Any], round_num: int) -> None:
-    await asyncio.gather(*(manager.release(row, round_num) for manager in managers))

@@ -5,7 +5,8 @@
 Every algorithm gets the same trials: all pairs of inner and server rate for a few rounds, then the
 best of them for the full default number of rounds. Judged on validation writers alone, by accuracy
 after an adaptation that is chosen as `run_experiment.py` chooses it. Trials are appended to
-`emnist_learning_rates.csv` beside this file; those already there are not run again.
+`emnist_learning_rates.csv` beside this file; those already there are not run again, so delete it
+after a change to the other defaults.
 """
 
 import itertools

@@ -3,14 +3,17 @@
     python -m searches.emnist_learning_rates --cache_dir=DIR
 
 Every algorithm gets the same trials: all pairs of inner and server rate for a few rounds, then the
-best of them for the full default number of rounds. Judged on validation writers alone, by accuracy
+best three for the full default number of rounds. Judged on validation writers alone, by accuracy
 after an adaptation that is chosen as `run_experiment.py` chooses it. Trials are appended to
 `emnist_learning_rates.csv` beside this file; those already there are not run again, so delete it
 after a change to the other defaults.
+
+The log is of 264 real writers (198 for training, 26 for validation), seed 0. Both algorithms were
+best at the largest inner rate tried, and Reptile at the largest server rate too, so better ones may
+lie beyond; and with 26 writers differences of a point are noise.
 """
 
 import itertools
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -58,7 +61,6 @@ def _trial(task, read, algorithm: str, inner: float, server: float, rounds: int)
         if all(row[name] == value for name, value in key.items()):
             return row["accuracy_after"]
 
-    start = time.perf_counter()
     config = ExperimentConfig.from_defaults(
         task.name,
         datasets.DEFAULTS[task.name],
@@ -76,7 +78,6 @@ def _trial(task, read, algorithm: str, inner: float, server: float, rounds: int)
         "accuracy_after": round(summary["after"]["mean"], 4),
         "adaptation_learning_rate": rate,
         "adaptation_steps": steps,
-        "seconds": round(time.perf_counter() - start),
     }
     print(row, flush=True)
     pd.DataFrame([*log, row]).to_csv(_LOG, index=False)

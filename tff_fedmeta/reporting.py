@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from tff_fedmeta import artifacts
 from tff_fedmeta.config import ExperimentConfig
 
-_DIRECT_SAMPLES = {"embedded": "embedded (synthetic, not comparable with published figures)"}
+_SOURCES_IN_WORDS = {"embedded": "embedded (synthetic, not comparable with published figures)"}
 
 
 def write_comparison(config: ExperimentConfig, task: Any, output_dir: Path) -> str:
@@ -54,7 +54,7 @@ def table(
     lines = [
         f"# {config.dataset}: {task.metric} on clients never trained on",
         "",
-        f"Data source: **{_DIRECT_SAMPLES.get(task.data_source, task.data_source)}**. "
+        f"Data source: **{_SOURCES_IN_WORDS.get(task.data_source, task.data_source)}**. "
         f"{len(task.train_clients)} training, {len(task.validation_clients)} validation and "
         f"{len(task.test_clients)} test clients; the figures are over the {len(some['clients'])} "
         "test clients that can be split, each counting the same.",

@@ -230,8 +230,7 @@ def test_worker_that_cannot_start(
         assert ends_soon(int(pid))
 
 
-# In programs of their own, for how they end. They start together, because
-# importing TFF takes long, and those which compute until they are killed come first.
+# In programs of their own, for how they end.
 
 START = """
 import os, signal, sys, time
@@ -255,11 +254,7 @@ PROGRAMS = {
     "SIGKILL": IN_THE_MIDDLE,
     "normal": START
     + """
-count_to(3)  # in TFF's own worker, which is not to stay either
-children = [path.read_text() for path in Path("/proc/self/task").glob("*/children")]
-own = "".join(children).split()
-assert len(own) == 1
-with local_runtime() as first: count_to(3); say(*own, first.pid)
+with local_runtime() as first: count_to(3); say(first.pid)
 with local_runtime() as second: count_to(3); say(second.pid)
 """,
     "only imported": START,
@@ -270,31 +265,25 @@ with local_runtime() as second: count_to(3); say(second.pid)
 }
 
 
-@pytest.fixture(scope="module")
-def programs():
-    """All programs, started; their output goes into pipes, which a worker could hold open."""
-    started = {}
-    for name, code in PROGRAMS.items():
-        program = subprocess.Popen(
-            [sys.executable, "-c", code],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=ENVIRONMENT,
-        )
-        started[name] = program
-    yield started
-    for program in started.values():
-        program.kill()
-        program.communicate()
+def cpu_seconds(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def finish(program, number=None):
-    """Lets a program end, by a signal if there is a number; returns status, stderr and pids."""
+def finish(code, number=None):
+    """Runs a program, to be ended by a signal if there is a number; status, stderr and pids."""
+    program = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,  # which a worker could hold open
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    )
     output = ""
     if number is not None:
         output = program.stdout.readline()
-        time.sleep(0.5)  # into the computation
+        while cpu_seconds(output.split()[1]) < 1.0:  # until the worker is counting
+            time.sleep(0.05)
         program.send_signal(number)
     rest, errors = program.communicate(timeout=90)  # returns when nobody holds the pipes
     return program.returncode, errors, re.findall(r"\d+(?=[ \n])", output + rest)
@@ -306,16 +295,15 @@ def finish(program, number=None):
         ("SIGINT", -signal.SIGINT, r"Traceback .*\nKeyboardInterrupt\n", 1),
         ("SIGTERM", -signal.SIGTERM, r"", 1),
         ("SIGKILL", -signal.SIGKILL, r"", 1),
-        ("normal", 0, r"", 3),
+        ("normal", 0, r"", 2),
         ("only imported", 0, r"", 0),
         ("never left", 0, r"", 1),
         ("exception", 1, r"Traceback .*\nZeroDivisionError: division by zero\n", 1),
         ("sys.exit", 5, r"", 1),
     ],
 )
-def test_no_worker_and_no_noise_is_left(programs, name, status, errors, workers):
-    number = getattr(signal, name, None)
-    returncode, stderr, pids = finish(programs[name], number)
+def test_no_worker_and_no_noise_is_left(name, status, errors, workers):
+    returncode, stderr, pids = finish(PROGRAMS[name], getattr(signal, name, None))
     assert returncode == status
     assert re.fullmatch(errors, stderr, re.DOTALL), stderr
     assert "Exception ignored" not in stderr and stderr.count("Traceback") <= 1

@@ -1,5 +1,7 @@
 """The round loop, on the small dense model."""
 
+import asyncio
+
 import pandas as pd
 import pytest
 import tensorflow_federated as tff
@@ -81,6 +83,7 @@ def test_round_without_contributors_is_said(process, capsys):
 
 
 def test_tffs_own_loop_works_afterwards_and_agrees(process):
+    asyncio.set_event_loop(asyncio.new_event_loop())  # other tests may have taken it away
     ours = training.train(process, clients_of_round, 2)
     theirs = tff.simulation.run_training_process(process, clients_of_round, 2)
     assert_equal(weights(process, ours), weights(process, theirs))

@@ -65,7 +65,7 @@ class TestAdaptationEval:
         sides = support_query.split_support_query((x, y), seed, support_fraction=0.6)
         plan = minibatches.plan_minibatches(
             sides.num_support,
-            tf.random.experimental.stateless_fold_in(seed, minibatches.TRAINING_STREAM),
+            seed,
             batch_size=4,
             inner_steps=3,
         )

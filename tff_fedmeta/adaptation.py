@@ -97,7 +97,7 @@ def build_adaptation_eval(
         )
         plan = minibatches.plan_minibatches(
             sides.num_support,
-            tf.random.experimental.stateless_fold_in(client["seed"], minibatches.TRAINING_STREAM),
+            client["seed"],
             batch_size=batch_size,
             shuffle=shuffle,
             **budget,

@@ -58,7 +58,7 @@ def build_fedavg(
         examples = client_work.as_batch(model, client["x"], client["y"])
         plan = minibatches.plan_minibatches(
             minibatches.count_examples(examples),
-            tf.random.experimental.stateless_fold_in(client["seed"], minibatches.TRAINING_STREAM),
+            client["seed"],
             batch_size=batch_size,
             shuffle=shuffle,
             **budget,

@@ -52,7 +52,7 @@ def run(config: ExperimentConfig, task: Any, output_dir: Path, data_seconds: flo
     read = client_data.cached_reader(task.read_client)
     evaluators = build_evaluators(config, task)
     timings: dict[str, Any] = {"data": data_seconds, "training": {}, "evaluation": {}, "export": {}}
-    results, predictions = {}, {}
+    predictions = {}
     x = _probe_inputs(task.input_spec[0])
     for algorithm in config.algorithms:
         directory = output_dir / algorithm
@@ -62,16 +62,16 @@ def run(config: ExperimentConfig, task: Any, output_dir: Path, data_seconds: flo
         timings["training"][algorithm] = metrics["seconds"].sum()
 
         start = time.perf_counter()
-        results[algorithm] = _adapt(config, task, algorithm, weights, read, evaluators)
-        artifacts.write_json(directory / "adaptation_test.json", results[algorithm])
+        adapted = _adapt(config, task, algorithm, weights, read, evaluators)
+        artifacts.write_json(directory / "adaptation_test.json", adapted)
         timings["evaluation"][algorithm] = (
             metrics["evaluation_seconds"].sum() + time.perf_counter() - start
         )
 
         start = time.perf_counter()
-        chosen = results[algorithm]["chosen"]
-        model = _export(config, task, algorithm, weights, chosen, directory / "keras_model")
-        predictions[directory / "keras_model"] = model.predict(x, verbose=0)
+        home = directory / "keras_model"
+        model = _export(config, task, algorithm, weights, adapted["chosen"], home)
+        predictions[home] = model.predict(x, verbose=0)
         timings["export"][algorithm] = time.perf_counter() - start
     start = time.perf_counter()
     export.verify(predictions, x)

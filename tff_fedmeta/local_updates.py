@@ -53,7 +53,7 @@ def reptile(
     start = [tf.identity(variable) for variable in model.trainable_variables]
     plan = minibatches.plan_minibatches(
         minibatches.count_examples(examples),
-        tf.random.experimental.stateless_fold_in(seed, minibatches.TRAINING_STREAM),
+        seed,
         batch_size=batch_size,
         inner_epochs=inner_epochs,
         inner_steps=inner_steps,

@@ -50,7 +50,7 @@ def plan_minibatches(
 
     Args:
       num_examples: int32 scalar n >= 0.
-      seed: int64 [2].
+      seed: int64 [2], the client's seed.
       batch_size: >= 1.
       inner_epochs: >= 0; exclusive with `inner_steps`.
       inner_steps: >= 0.
@@ -68,7 +68,8 @@ def plan_minibatches(
     else:
         raise ValueError("One of inner_epochs and inner_steps is needed.")
     if shuffle:
-        orders = shuffled_orders(num_epochs, num_examples, seed)
+        training_seed = tf.random.experimental.stateless_fold_in(seed, TRAINING_STREAM)
+        orders = shuffled_orders(num_epochs, num_examples, training_seed)
     else:
         orders = tf.tile(tf.range(num_examples)[tf.newaxis], [num_epochs, 1])
     return MinibatchPlan(num_steps, orders, batch_size)

@@ -6,6 +6,7 @@ Both are adapted to clients that neither has seen. Tables, plots and Keras model
 The same command again continues an interrupted run.
 """
 
+import contextlib
 import dataclasses
 import json
 import sys
@@ -18,7 +19,7 @@ from typing import IO, Any, Optional
 from absl import flags
 
 import datasets
-from tff_fedmeta import artifacts, runtime, worker
+from tff_fedmeta import artifacts, runtime, worker, worker_context
 from tff_fedmeta.config import AGGREGATORS, RUNTIMES, ExperimentConfig
 from tff_fedmeta.hyperparameters import HYPERPARAMETERS, check_choice
 
@@ -95,7 +96,13 @@ _FLAGS: dict[str, list[tuple[Any, str, Any, str]]] = {
             "Continue an interrupted run found in OUTPUT_DIR; --noresume refuses to.",
         ),
         (flags.DEFINE_integer, "rounds_per_checkpoint", None, "Rounds between checkpoints, >= 1."),
-        (flags.DEFINE_string, "runtime", "local", f"One of: {', '.join(RUNTIMES)}."),
+        (
+            flags.DEFINE_string,
+            "runtime",
+            "local",
+            f"One of: {', '.join(RUNTIMES)}. local: in this process; worker: in TFF's own worker, "
+            "which is slower and needs memory for every client of a round.",
+        ),
     ],
 }
 # Flags that are no fields of the configuration, or not under their own name.
@@ -260,8 +267,9 @@ def _run(config: ExperimentConfig, task: datasets.Task, output_dir: Path, second
         flush=True,
     )
     try:
-        with runtime.local_runtime(log_file=output_dir / "worker.log"):
-            table = experiment.run(config, task, output_dir, seconds)
+        with _runtime(config.runtime, output_dir) as context:
+            clock = getattr(context, "client_clock", None)
+            table = experiment.run(config, task, output_dir, seconds, clock)
     except adaptation.NothingToMeasureError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
@@ -273,6 +281,12 @@ def _run(config: ExperimentConfig, task: datasets.Task, output_dir: Path, second
     for algorithm in config.algorithms:
         print(f"Keras model: {output_dir / algorithm / 'keras_model' / 'model.keras'}")
     return 0
+
+
+def _runtime(name: str, output_dir: Path) -> contextlib.AbstractContextManager[Any]:
+    if name == "worker":
+        return worker_context.worker_runtime(log_file=output_dir / "worker.log")
+    return runtime.local_runtime()
 
 
 def _help() -> str:

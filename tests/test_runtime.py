@@ -1,324 +1,349 @@
-import logging
-import os
-import re
-import signal
-import subprocess
-import sys
+import collections
+import gc
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_federated as tff
+from conftest import assert_close, assert_equal, initial_weights, make_client, model_fn
 
-from tff_fedmeta import worker
-from tff_fedmeta.runtime import local_runtime
+import tff_fedmeta as fm
+from tff_fedmeta import in_process, map_reduce, runtime
+from tff_fedmeta.worker_context import worker_runtime
 
-ROOT = Path(__file__).resolve().parent.parent
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
-ENVIRONMENT.pop("TF_CPP_MIN_LOG_LEVEL", None)  # quiet_tensorflow() is to set it
-
-
-@tff.federated_computation(tff.FederatedType(np.int32, tff.CLIENTS))
-def total(numbers):
-    return tff.federated_sum(numbers)
-
-
-@tff.tensorflow.computation(tff.TensorType(np.int64))
-def count_to(n):
-    return tf.while_loop(lambda i: i < n, lambda i: [i + 1], [tf.constant(0, tf.int64)])[0]
+# More clients than are trained one at a time, of unequal sizes, some of them left out.
+COHORT = [fm.client_dataset(*make_client(n % 7, n), seed=(n, 1)) for n in range(40)]
+AGGREGATORS = {
+    "mean": None,
+    "robust": tff.learning.robust_aggregator(),
+    "compressed": tff.learning.compression_aggregator(),
+    "uniform": tff.aggregators.UnweightedMeanFactory(),
+}
+UNIFORM = tff.learning.ClientWeighting.UNIFORM
 
 
-@tff.tensorflow.computation(tff.TensorType(np.int32))
-def must_be_positive(x):
-    with tf.control_dependencies([tf.debugging.assert_positive(x)]):
-        return tf.identity(x)
+def build_reptile(aggregator=None, **kwargs):
+    return fm.build_reptile(
+        model_fn,
+        inner_learning_rate=0.1,
+        inner_epochs=2,
+        batch_size=4,
+        model_aggregator=aggregator,
+        **kwargs,
+    )
 
 
-LONG = 1_000_000  # more than a second of counting
-FOR_EVER = 10**12
+def train(process, cohort=COHORT, rounds=2):
+    state = process.initialize()
+    for _ in range(rounds):
+        state, metrics = process.next(state, cohort)
+    return tf.nest.flatten(process.get_model_weights(state)), metrics
 
 
-def is_running(pid):
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] not in "ZX"
+@pytest.fixture(scope="module")
+def worker():
+    with worker_runtime() as running:
+        context = tff.framework.get_context_stack().current
+        yield lambda function, *args: _in(context, function, *args)
+        del running
 
 
-def ends_soon(pid):
-    deadline = time.monotonic() + 5
-    while is_running(pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return not is_running(pid)
+def _in(context, function, *args):
+    with tff.framework.get_context_stack().install(context):
+        return function(*args)
 
 
-def kill_workers(local, times):
-    """Kills the worker a while after each start, from another thread."""
-
-    def work():
-        for _ in range(times):
-            pid = local.pid
-            time.sleep(0.7)
-            os.kill(pid, signal.SIGKILL)
-            while local.pid == pid:
-                time.sleep(0.02)
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    return thread
-
-
-# In this process.
-
-
-def test_runs_computations_and_restores_the_context():
+def test_is_the_context_within_the_block_only():
     stack = tff.framework.get_context_stack()
     before = stack.current
-    for _ in range(2):
-        with local_runtime() as outer:
-            log = outer.log_file
-            assert outer.num_threads == len(os.sched_getaffinity(0))
-            assert total([1, 2, 3]) == 6
-            with local_runtime(num_threads=1) as inner:
-                assert inner.pid != outer.pid
-                assert total([4, 5]) == 9
-            assert total([]) == 0
-            pid = outer.pid
-            assert is_running(pid) and log.exists()
-        assert not is_running(pid) and not log.exists()
-        assert stack.current is before
-    with pytest.raises(RuntimeError, match="has ended"):
-        _ = outer.pid
+    with fm.local_runtime() as context:
+        assert stack.current is context
+        with fm.local_runtime(num_threads=1) as inner:
+            assert stack.current is inner
+        assert stack.current is context
+    assert stack.current is before
 
 
-def test_worker_outlives_the_thread_that_restarted_it():
-    stack = tff.framework.get_context_stack()
+@pytest.mark.parametrize("number", [0, -1])
+def test_impossible_numbers_of_threads(number):
+    with (
+        pytest.raises(ValueError, match=f"num_threads must be at least 1, not {number}"),
+        fm.local_runtime(num_threads=number),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("name", AGGREGATORS)
+def test_learning_agrees_with_tffs_worker(name, worker):
+    process = build_reptile(AGGREGATORS[name])
+    expected, expected_metrics = worker(train, process)
+    with fm.local_runtime():
+        actual, metrics = train(process)
+    # Compression rounds at random, and neither here nor there from a seed.
+    tolerance = 0.02 if name == "compressed" else 1e-6
+    assert_close(actual, expected, tolerance)
+    tf.nest.assert_same_structure(metrics, expected_metrics)
+    assert metrics["client_work"]["clients"] == expected_metrics["client_work"]["clients"]
+    assert_close(tf.nest.flatten(metrics), tf.nest.flatten(expected_metrics), max(tolerance, 1e-4))
+
+
+def test_dp_without_noise_is_the_clipped_uniform_mean():
+    aggregator = tff.learning.dp_aggregator(0.0, 39.0, zeroing=False)
+    fixed = tff.aggregators.DifferentiallyPrivateFactory.gaussian_fixed(0.0, len(COHORT), 1e6)
+    with fm.local_runtime():
+        expected, _ = train(
+            build_reptile(client_weighting=UNIFORM, aggregator=AGGREGATORS["uniform"])
+        )
+        actual, _ = train(build_reptile(fixed, client_weighting=UNIFORM))
+        clipped, metrics = train(build_reptile(aggregator, client_weighting=UNIFORM))
+    assert_close(actual, expected)
+    assert all(np.isfinite(w).all() for w in clipped)
+    assert metrics["aggregator"]["dp_query_metrics"]["clip"] > 0
+
+
+def test_secure_sums_are_the_mean_up_to_quantisation():
+    process = build_reptile(
+        tff.learning.secure_aggregator(zeroing=False, clipping=False, weighted=True),
+        metrics_aggregator=tff.learning.metrics.secure_sum_then_finalize,
+    )
+    with fm.local_runtime():
+        expected, expected_metrics = train(build_reptile())
+        actual, metrics = train(process)
+    assert_close(actual, expected, 1e-4)
+    assert metrics["client_work"]["clients"] == expected_metrics["client_work"]["clients"]
+    assert metrics["client_work"]["train"]["num_examples"] == 2 * sum(n % 7 for n in range(40))
+
+
+def test_secure_sums_refuse_what_does_not_fit():
+    @tff.federated_computation(tff.FederatedType(np.int32, tff.CLIENTS))
+    def total(numbers):
+        return tff.federated_secure_sum_bitwidth(numbers, 4)
+
+    with fm.local_runtime():
+        assert total([15, 0, 3]) == 18
+        for wrong in (16, -1):
+            with pytest.raises(tf.errors.InvalidArgumentError, match=r"must be in \[0, 15\]"):
+                total([1, wrong, 2])
+
+
+def test_an_aggregator_that_collects():
+    """A coordinate-wise median: its accumulator grows with every client."""
+    vector = tff.TensorType(np.float32, [2])
+    collected = tff.TensorType(np.float32, [None, 2])
+
+    @tff.tensorflow.computation
+    def zero():
+        return tf.zeros([0, 2])
+
+    @tff.tensorflow.computation(collected, vector)
+    def accumulate(accumulator, value):
+        return tf.concat([accumulator, [value]], 0)
+
+    @tff.tensorflow.computation(collected, collected)
+    def merge(one, other):
+        return tf.concat([one, other], 0)
+
+    @tff.tensorflow.computation(collected)
+    def report(accumulator):
+        ordered = tf.sort(accumulator, 0)
+        return ordered[tf.shape(accumulator)[0] // 2]
+
+    @tff.federated_computation(tff.FederatedType(vector, tff.CLIENTS))
+    def median(values):
+        return tff.federated_aggregate(values, zero(), accumulate, merge, report)
+
+    values = np.random.default_rng(0).normal(size=[51, 2]).astype(np.float32)
+    with fm.local_runtime():
+        np.testing.assert_array_equal(median(list(values)), np.median(values, 0))
+
+
+@pytest.mark.parametrize("size", [10, 40])
+def test_results_depend_neither_on_threads_nor_on_the_order_of_clients(size):
+    cohort = [fm.client_dataset(*make_client(n, n), seed=(n, 1)) for n in range(1, size + 1)]
+    process = build_reptile()
     results = []
+    for threads, order in ((1, 1), (2, 1), (5, 1), (2, -1)):
+        with fm.local_runtime(num_threads=threads):
+            results.append(train(process, cohort[::order])[0])
+    for result in results[1:]:
+        assert_equal(result, results[0])
 
-    def work(context):
-        with stack.install(context):
-            results.append(total([1, 2]))
 
-    with local_runtime() as local:
-        os.kill(local.pid, signal.SIGKILL)
-        thread = threading.Thread(target=work, args=(stack.current,))
-        thread.start()
-        thread.join(30)
-        time.sleep(0.2)
-        assert is_running(local.pid)
-        assert total([3, 4]) == 7
-        assert local.restarts == 1
-    assert results == [3]
+def test_evaluation_returns_clients_in_their_order(worker):
+    evaluate = fm.build_adaptation_eval(
+        model_fn, inner_learning_rate=0.1, inner_steps=2, batch_size=4
+    )
+    weights = tff.learning.models.ModelWeights(initial_weights(), ())
+    with fm.local_runtime():
+        actual = evaluate(weights, COHORT)
+        assert evaluate(weights, []) == []
+    expected = worker(evaluate, weights, COHORT)
+    assert [row["num_support"] + row["num_query"] for row in actual] == [
+        n % 7 if n % 7 > 1 else row["num_support"] + row["num_query"]
+        for n, row in enumerate(actual)
+    ]
+    for one, other in zip(actual, expected):
+        assert list(one) == list(other)
+        assert_close(list(one.values()), list(other.values()))
+
+
+def test_tffs_own_pipelines_of_batches_run():
+    def batches(n):
+        x, y = make_client(n, n)
+        return tf.data.Dataset.from_tensor_slices(collections.OrderedDict(x=x, y=y)).batch(4)
+
+    sizes = [9, 3, 14]
+    stock = tff.learning.algorithms.build_weighted_fed_avg(
+        model_fn, tff.learning.optimizers.build_sgdm(0.1)
+    )
+    evaluate = tff.learning.algorithms.build_fed_eval(model_fn)
+    ours = fm.build_fedavg(model_fn, inner_learning_rate=0.1, batch_size=4, shuffle=False)
+    with fm.local_runtime():
+        actual, metrics = train(stock, [batches(n) for n in sizes])
+        expected, _ = train(ours, [fm.client_dataset(*make_client(n, n)) for n in sizes])
+        evaluated = evaluate.next(evaluate.initialize(), [batches(n) for n in sizes]).metrics
+    assert_close(actual, expected)
+    assert metrics["client_work"]["train"]["num_examples"] == 26
+    assert evaluated["client_work"]["eval"]["total_rounds_metrics"]["num_examples"] == 26
+
+
+def test_other_computations():
+    process = tff.aggregators.MeanFactory().create(
+        tff.TensorType(np.float32, [2]), tff.TensorType(np.float32)
+    )
+
+    @tff.tensorflow.computation(tff.TensorType(np.str_))
+    def length(word):
+        return tf.strings.length(word)
+
+    @tff.federated_computation(tff.FederatedType(np.str_, tff.CLIENTS))
+    def count(words):
+        return tff.federated_sum(tff.federated_map(length, words))
+
+    @tff.tensorflow.computation(tff.TensorType(np.int32))
+    def double(x):
+        return 2 * x
+
+    @tff.federated_computation(tff.FederatedType(np.int32, tff.SERVER))
+    def twice(number):
+        return tff.federated_map(double, number)
+
+    with fm.local_runtime():
+        values = [np.array([1.0, 2.0], np.float32), np.array([4.0, 8.0], np.float32)]
+        output = process.next(process.initialize(), values, [3.0, 1.0])
+        np.testing.assert_allclose(output.result, [1.75, 3.5])
+        assert twice(4) == 8 and double(3) == 6
+        assert count(["a", "bcd"]) == 4 and count([]) == 0
+
+
+def test_what_cannot_run_here_is_said():
+    @tff.federated_computation(tff.FederatedType(np.int32, tff.CLIENTS))
+    def twice_summed(numbers):
+        total = tff.federated_broadcast(tff.federated_sum(numbers))
+        return tff.federated_sum(total)
+
+    with (
+        fm.local_runtime(),
+        pytest.raises(map_reduce.UnsupportedComputationError, match=r"worker_runtime\(\) runs it"),
+    ):
+        twice_summed([1, 2])
+
+
+def test_wrong_clients_are_type_errors():
+    process = build_reptile()
+    x, y = make_client(5)
+    wrong = {
+        "shape": fm.client_dataset(x[:, :3], y),
+        "dtype": fm.client_dataset(x, y.astype(np.int64)),
+        "structure": tf.data.Dataset.from_tensors((x, y)),
+        "no dataset": (x, y),
+    }
+    with fm.local_runtime():
+        state = process.initialize()
+        for client in wrong.values():
+            with pytest.raises(TypeError, match="client"):
+                process.next(state, [COHORT[5], client])
+        with pytest.raises(TypeError, match="list"):
+            process.next(state, COHORT[5])
+        with pytest.raises(TypeError, match="Expected a value of type"):
+            process.next((1, 2), COHORT[5:7])
+        process.next(state, COHORT[5:7])
+
+
+def test_nothing_is_built_again_in_later_rounds(monkeypatch):
+    built = []
+    real = tf.compat.v1.Session
+    monkeypatch.setattr(tf.compat.v1, "Session", lambda **kw: built.append(1) or real(**kw))
+    process = build_reptile()
+    with fm.local_runtime(num_threads=1):
+        state, _ = process.next(process.initialize(), COHORT)
+        first = len(built)
+        assert first > 0
+        for size in (3, 40, 17):
+            state, _ = process.next(state, COHORT[:size])
+    assert len(built) == first
+
+
+def test_computations_that_are_gone_are_forgotten():
+    with fm.local_runtime() as context:
+        process = build_reptile()
+        train(process, rounds=1)
+        count = len(context._compiled)
+        assert count >= 3
+        del process
+        gc.collect()
+        assert len(context._compiled) == 0
+    del count
+
+
+def test_waiting_results_are_bounded_however_many_clients_there_are():
+    context = in_process.InProcessContext(2)
+    done, most = [], 0
+    results = context._in_order(lambda task: done.append(task) or task, range(500))
+    for consumed, result in enumerate(results):
+        assert result == consumed
+        most = max(most, len(done) - consumed)
+    context.close()
+    assert most <= 9 and len(done) == 500
+
+
+def test_client_clock_is_the_mean_over_threads():
+    context = in_process.InProcessContext(2)
+    list(context._in_order(time.sleep, [0.1, 0.1, 0.2]))
+    context.close()
+    assert 0.2 <= context.client_clock() < 0.3
+
+
+def test_error_in_one_client_ends_the_round_and_the_next_one_runs():
+    @tff.tensorflow.computation(tff.TensorType(np.int32))
+    def positive(x):
+        with tf.control_dependencies([tf.debugging.assert_positive(x)]):
+            return tf.identity(x)
+
+    @tff.federated_computation(tff.FederatedType(np.int32, tff.CLIENTS))
+    def total(numbers):
+        return tff.federated_sum(tff.federated_map(positive, numbers))
+
+    with fm.local_runtime():
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            total([3] * 50 + [-1] + [3] * 50)
+        assert total([3] * 50) == 150
 
 
 def test_runs_in_another_thread():
     results = []
 
     def work():
-        with local_runtime():
-            results.append(total([1, 2]))
+        with fm.local_runtime():
+            results.append(train(build_reptile(), rounds=1)[1]["client_work"]["clients"])
 
     thread = threading.Thread(target=work)
     thread.start()
-    thread.join(30)
-    assert results == [3]
+    thread.join(60)
+    assert len(results) == 1 and results[0]["contributing"] == sum(n % 7 > 0 for n in range(40))
 
 
-def test_worker_environment_is_one_thread_per_operation(tmp_path, monkeypatch):
-    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    monkeypatch.delenv("no_proxy", raising=False)
-    with local_runtime(num_threads=3, log_file=tmp_path / "worker.log") as local:
-        assert total([7]) == 7
-        environment = Path(f"/proc/{local.pid}/environ").read_bytes().split(b"\0")
-        command = Path(f"/proc/{local.pid}/cmdline").read_bytes().split(b"\0")
-        assert os.getsid(local.pid) == local.pid
-    assert b"TF_NUM_INTRAOP_THREADS=1" in environment
-    assert b"--max_concurrent_computation_calls=3" in command
-    assert (tmp_path / "worker.log").exists()
-
-
-def test_dead_worker_is_replaced_and_the_computation_repeated(caplog, capfd):
-    with local_runtime() as local:
-        first = local.pid
-        killer = kill_workers(local, times=1)
-        assert count_to(LONG) == LONG  # died during the computation
-        killer.join(5)
-        assert not is_running(first)
-        assert local.restarts == 1
-        os.kill(local.pid, signal.SIGKILL)  # died between computations
-        assert total([1, 2, 3]) == 6
-        assert local.restarts == 2
-        warnings = [r for r in caplog.records if r.levelno >= logging.WARNING]
-        assert len(warnings) == 2
-        assert "SIGKILL" in warnings[0].getMessage()
-        assert str(local.log_file) in warnings[0].getMessage()
-        assert "\n" not in warnings[0].getMessage()
-    assert "Traceback" not in capfd.readouterr().err
-
-
-def test_second_death_in_one_computation_is_an_error_with_the_log(tmp_path):
-    log = tmp_path / "worker.log"
-    with local_runtime(log_file=log) as local:
-        log.write_text("".join(f"line {i}\n" for i in range(30)))
-        kill_workers(local, times=2)
-        with pytest.raises(RuntimeError, match=r"(?s)worker died \(SIGKILL.*line 10\n.*line 29"):
-            count_to(FOR_EVER)
-        assert total([1, 2]) == 3  # and the next one finds a worker again
-        assert local.restarts == 2
-
-
-def test_users_error_is_raised_once_and_the_worker_lives(tmp_path, caplog):
-    log = tmp_path / "worker.log"
-    with local_runtime(log_file=log) as local:
-        pid = local.pid
-        with pytest.raises(Exception, match="assertion failed") as error:
-            must_be_positive(-1)
-        assert not isinstance(error.value, RuntimeError)
-        with pytest.raises(TypeError):
-            must_be_positive("text")
-        assert must_be_positive(1) == 1
-        assert (local.pid, local.restarts) == (pid, 0)
-    assert log.read_text().count("Failed to run computation") == 1
-    assert not caplog.records
-
-
-@pytest.mark.parametrize("arguments", [{"num_threads": 0}, {"start_timeout": 0}])
-def test_impossible_arguments(arguments):
-    with pytest.raises(ValueError, match=next(iter(arguments))), local_runtime(**arguments):
-        pass
-
-
-def test_log_file_that_cannot_be_written(tmp_path):
-    with (
-        pytest.raises(OSError, match="missing"),
-        local_runtime(log_file=tmp_path / "missing" / "log"),
-    ):
-        pass
-
-
-@pytest.mark.parametrize(
-    ("script", "timeout", "message", "at_least", "at_most"),
-    [
-        (None, 30, "missing or cannot be executed", 0, 1),
-        ("#!/bin/sh\necho no such luck >&2; exit 3", 30, r"(?s)exit status 3.*no such luck", 0, 3),
-        ("not a program", 30, r"(?s)exit status 1.*Exec format error", 0, 3),
-        ("#!/bin/sh\necho $$; exec sleep 60", 1.5, r"(?s)not ready after 1.5 s.*\d", 1.5, 4),
-    ],
-    ids=["missing", "dies", "no program", "never ready"],
-)
-def test_worker_that_cannot_start(
-    script, timeout, message, at_least, at_most, tmp_path, monkeypatch
-):
-    binary, log = tmp_path / "worker", tmp_path / "worker.log"
-    if script:
-        binary.write_text(script)
-        binary.chmod(0o755)
-    monkeypatch.setattr(worker, "worker_binary", lambda: binary)
-    start = time.monotonic()
-    with (
-        pytest.raises(RuntimeError, match=message),
-        local_runtime(log_file=log, start_timeout=timeout),
-    ):
-        pass
-    assert at_least <= time.monotonic() - start < at_most
-    for pid in re.findall(r"^\d+$", log.read_text(), re.MULTILINE):
-        assert ends_soon(int(pid))
-
-
-# In programs of their own, for how they end.
-
-START = """
-import os, signal, sys, time
-from pathlib import Path
-from tff_fedmeta.runtime import local_runtime, quiet_tensorflow
-quiet_tensorflow()
-import numpy as np, tensorflow as tf, tensorflow_federated as tff
-
-@tff.tensorflow.computation(tff.TensorType(np.int64))
-def count_to(n):
-    return tf.while_loop(lambda i: i < n, lambda i: [i + 1], [tf.constant(0, tf.int64)])[0]
-
-def say(*pids):
-    print("pids", *pids, flush=True)
-"""
-IN_THE_MIDDLE = START + f"with local_runtime() as local: say(local.pid); count_to({FOR_EVER})"
-
-PROGRAMS = {
-    "SIGINT": IN_THE_MIDDLE,
-    "SIGTERM": IN_THE_MIDDLE,
-    "SIGKILL": IN_THE_MIDDLE,
-    "normal": START
-    + """
-with local_runtime() as first: count_to(3); say(first.pid)
-with local_runtime() as second: count_to(3); say(second.pid)
-""",
-    "only imported": START,
-    "never left": START
-    + "entered = local_runtime(); local = entered.__enter__(); count_to(3); say(local.pid)",
-    "exception": START + "with local_runtime() as local: count_to(3); say(local.pid); 1 / 0",
-    "sys.exit": START + "with local_runtime() as local: count_to(3); say(local.pid); sys.exit(5)",
-}
-
-
-def cpu_seconds(pid):
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def finish(code, number=None):
-    """Runs a program, to be ended by a signal if there is a number; status, stderr and pids."""
-    program = subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdout=subprocess.PIPE,  # which a worker could hold open
-        stderr=subprocess.PIPE,
-        text=True,
-        env=ENVIRONMENT,
-    )
-    output = ""
-    if number is not None:
-        output = program.stdout.readline()
-        while cpu_seconds(output.split()[1]) < 1.0:  # until the worker is counting
-            time.sleep(0.05)
-        program.send_signal(number)
-    rest, errors = program.communicate(timeout=90)  # returns when nobody holds the pipes
-    return program.returncode, errors, re.findall(r"\d+(?=[ \n])", output + rest)
-
-
-@pytest.mark.parametrize(
-    ("name", "status", "errors", "workers"),
-    [
-        ("SIGINT", -signal.SIGINT, r"Traceback .*\nKeyboardInterrupt\n", 1),
-        ("SIGTERM", -signal.SIGTERM, r"", 1),
-        ("SIGKILL", -signal.SIGKILL, r"", 1),
-        ("normal", 0, r"", 2),
-        ("only imported", 0, r"", 0),
-        ("never left", 0, r"", 1),
-        ("exception", 1, r"Traceback .*\nZeroDivisionError: division by zero\n", 1),
-        ("sys.exit", 5, r"", 1),
-    ],
-)
-def test_no_worker_and_no_noise_is_left(name, status, errors, workers):
-    returncode, stderr, pids = finish(PROGRAMS[name], getattr(signal, name, None))
-    assert returncode == status
-    assert re.fullmatch(errors, stderr, re.DOTALL), stderr
-    assert "Exception ignored" not in stderr and stderr.count("Traceback") <= 1
-    assert len(pids) == workers
-    assert all(ends_soon(int(pid)) for pid in pids)
-
-
-def test_a_pipe_ends_with_the_program():
-    code = START + "with local_runtime(): count_to(3); print('done')"
-    done = subprocess.run(
-        f'"{sys.executable}" -c "$CODE" 2>&1 | cat',
-        shell=True,
-        env={**ENVIRONMENT, "CODE": code},
-        capture_output=True,
-        text=True,
-        timeout=90,
-    )
-    assert (done.stdout, done.stderr) == ("done\n", "")
+def test_usable_cores():
+    assert runtime.usable_cores() >= 1

@@ -5,7 +5,12 @@ process = fm.build_reptile(model_fn, inner_learning_rate=0.1, batch_size=20)
 """
 
 import importlib
+import os
 from typing import Any
+
+# Gives `local_runtime()` threads of its own: one for each client, so that no result depends on how
+# many there are, without a change to those of other TensorFlow code in the process.
+os.environ.setdefault("TF_OVERRIDE_GLOBAL_THREADPOOL", "1")
 
 # name -> module. TensorFlow takes seconds to import; `--help` and flag errors must not wait for it.
 _PUBLIC = {
@@ -16,6 +21,7 @@ _PUBLIC = {
     "client_dataset": "client_data",
     "local_runtime": "runtime",
     "to_keras": "export",
+    "worker_runtime": "worker_context",
 }
 
 __all__ = list(_PUBLIC)

@@ -52,8 +52,8 @@ def build_adaptation_eval(
       A computation (ModelWeights@SERVER, clients@CLIENTS) -> list, in the order of the clients, of
       `OrderedDict(num_support=int32, num_query=int32, loss=float32 [K+1], <metric>=[K+1], ...)`.
       Entry 0 is before adapting. A client with too few examples to split, or with a NaN or an
-      infinity in its data, has num_support and num_query 0 and zeros for figures. TFF refuses an
-      empty list of clients.
+      infinity in its data, has num_support and num_query 0 and zeros for figures. TFF's
+      worker refuses an empty list of clients.
 
     Raises:
       ValueError: If a value is out of its range, or not exactly one of steps and epochs is given.
@@ -81,7 +81,7 @@ def build_adaptation_eval(
             tff.learning.models.ModelWeights,
         )
 
-    optimizer = inner_optimizer or tff.learning.optimizers.build_sgdm(inner_learning_rate)
+    optimizer = inner_optimizer or local_updates.SGD(float(inner_learning_rate))
 
     def adapt_and_measure(model, weights, client):
         _assign(model.non_trainable_variables, weights.non_trainable)
@@ -102,10 +102,8 @@ def build_adaptation_eval(
             shuffle=shuffle,
             **budget,
         )
-        rule = local_updates.PerWeightSGD(rates) if learned_rates else optimizer
-        state = local_updates.fresh_state(
-            rule, model.trainable_variables, None if learned_rates else inner_learning_rate
-        )
+        rule = local_updates.SGD(rates) if learned_rates else optimizer
+        state = local_updates.fresh_state(rule, model.trainable_variables, inner_learning_rate)
         steps_between = 1 if inner_epochs is None else plan.steps_per_epoch
         curves = _measured_training(model, sides, plan, rule, state, num_points, steps_between)
         return collections.OrderedDict(
@@ -114,7 +112,7 @@ def build_adaptation_eval(
 
     @tff.tensorflow.computation(weights_type, data_type)
     def evaluate_client(weights, dataset):
-        model = model_fn()
+        model = client_work.build_client_model(model_fn)
         run = tf.function(lambda weights, client: adapt_and_measure(model, weights, client))
         return run(weights, dataset.get_single_element())
 

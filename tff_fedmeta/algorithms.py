@@ -57,7 +57,7 @@ def build_reptile(
     budget = check_local_training(inner_learning_rate, batch_size, inner_epochs, inner_steps)
     local_update = functools.partial(
         local_updates.reptile,
-        optimizer=inner_optimizer or tff.learning.optimizers.build_sgdm(inner_learning_rate),
+        optimizer=inner_optimizer or local_updates.SGD(float(inner_learning_rate)),
         learning_rate=inner_learning_rate,
         batch_size=batch_size,
         shuffle=shuffle,

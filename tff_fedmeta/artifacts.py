@@ -19,6 +19,7 @@ import platform
 from pathlib import Path
 from typing import IO, Any, Optional
 
+from tff_fedmeta import runtime
 from tff_fedmeta.config import ExperimentConfig
 
 _LOG = logging.getLogger(__name__)
@@ -115,7 +116,7 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in _PACKAGES},
         "machine": platform.machine(),
-        "cores": str(len(os.sched_getaffinity(0))),
+        "cores": str(runtime.usable_cores()),
     }
 
 

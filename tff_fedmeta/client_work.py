@@ -1,6 +1,7 @@
 """Any local update as TFF client work."""
 
 import collections
+import functools
 from typing import Any, Callable, Optional
 
 import tensorflow as tf
@@ -53,9 +54,8 @@ def build_client_work(
 
     @tff.tensorflow.computation(weights_type, data_type)
     def work(weights, dataset):
-        return _run_client(
-            model_fn(), local_update, weights, dataset, client_weighting, min_examples
-        )
+        model = build_client_model(model_fn)
+        return _run_client(model, local_update, weights, dataset, client_weighting, min_examples)
 
     @tff.federated_computation
     def initialize():
@@ -84,6 +84,24 @@ def client_type(model: tff.learning.models.VariableModel) -> tff.SequenceType:
     return tff.SequenceType(tff.types.tensorflow_to_type(spec))
 
 
+def build_client_model(
+    model_fn: Callable[[], tff.learning.models.VariableModel],
+) -> tff.learning.models.VariableModel:
+    """Returns a fresh model whose trainable variables begin with zeros.
+
+    The server's weights replace them at once: drawing random ones for every client would be waste.
+    """
+
+    def creator(next_creator: Callable[..., tf.Variable], **options: Any) -> tf.Variable:
+        shape = tf.TensorShape(options.get("shape"))
+        if options.get("trainable") and shape.is_fully_defined():
+            options["initial_value"] = functools.partial(tf.zeros, shape, options["dtype"])
+        return next_creator(**options)
+
+    with tf.variable_creator_scope(creator):
+        return model_fn()
+
+
 def as_batch(model: tff.learning.models.VariableModel, x: Any, y: Any) -> Any:
     """Returns (x, y) in the form the model's `forward_pass` takes."""
     if isinstance(model.input_spec, collections.abc.Mapping):
@@ -109,7 +127,8 @@ def _run_client(model, local_update, weights, dataset, client_weighting, min_exa
         contributes = tf.logical_and(has_data, is_finite)
         if not contributes:
             model.reset_metrics()
-        update = [tf.where(contributes, u, tf.zeros_like(u)) for u in update]
+        # Not tf.where, which would go through the memory of all weights once more.
+        update = tf.cond(contributes, lambda: update, lambda: [tf.zeros_like(u) for u in update])
         uniform = client_weighting == tff.learning.ClientWeighting.UNIFORM
         weight = tf.constant(1.0) if uniform else tf.cast(num_examples, tf.float32)
         counts = collections.OrderedDict(

@@ -13,7 +13,7 @@ from typing import Any, Optional
 from tff_fedmeta import hyperparameters
 
 AGGREGATORS = ("mean",)
-RUNTIMES = ("local",)
+RUNTIMES = ("local", "worker")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,7 +35,13 @@ _CLIENTS_PER_CALL = 50
 _BUILDERS = {**algorithms.ALGORITHMS, **baselines.BASELINES}
 
 
-def run(config: ExperimentConfig, task: Any, output_dir: Path, data_seconds: float = 0.0) -> str:
+def run(
+    config: ExperimentConfig,
+    task: Any,
+    output_dir: Path,
+    data_seconds: float = 0.0,
+    client_clock: Optional[Callable[[], float]] = None,
+) -> str:
     """Runs an experiment, continuing one that was interrupted, and writes all of its files.
 
     Call it within a runtime (`runtime.local_runtime`). The files are those of `artifacts.py`.
@@ -45,21 +51,27 @@ def run(config: ExperimentConfig, task: Any, output_dir: Path, data_seconds: flo
       task: The `datasets.Task` it runs on.
       output_dir: Where the files go; `artifacts.claim` has checked it.
       data_seconds: How long making the task took, for `timings.json`.
+      client_clock: Tells the seconds spent on clients, where the runtime knows them.
 
     Returns:
       The comparison table, in Markdown.
     """
     read = client_data.cached_reader(task.read_client)
     evaluators = build_evaluators(config, task)
-    timings: dict[str, Any] = {"data": data_seconds, "training": {}, "evaluation": {}, "export": {}}
+    phases = ("training", "client_work", "evaluation", "export")
+    timings: dict[str, Any] = {"data": data_seconds, **{phase: {} for phase in phases}}
     predictions = {}
     x = _probe_inputs(task.input_spec[0])
     for algorithm in config.algorithms:
         directory = output_dir / algorithm
-        weights = train_algorithm(config, task, algorithm, read, evaluators, directory)
+        weights = train_algorithm(
+            config, task, algorithm, read, evaluators, directory, client_clock
+        )
         # From the rows, so that a continued run accounts for its first part too.
         metrics = reporting.read_metrics(directory)
         timings["training"][algorithm] = metrics["seconds"].sum()
+        if "client_seconds" in metrics:
+            timings["client_work"][algorithm] = metrics["client_seconds"].sum()
 
         start = time.perf_counter()
         adapted = _adapt(config, task, algorithm, weights, read, evaluators)
@@ -161,6 +173,7 @@ def train_algorithm(
     read: Callable[[str], client_data.Arrays],
     evaluators: Mapping[float, tff.Computation],
     directory: Optional[Path] = None,
+    client_clock: Optional[Callable[[], float]] = None,
 ) -> Any:
     """Trains one algorithm, recording into `directory` if given, and returns its weights."""
     process = build_process(config, algorithm, task.model_fn)
@@ -198,6 +211,7 @@ def train_algorithm(
         evaluate=evaluate if directory is not None else None,
         rounds_per_evaluation=config.rounds_per_evaluation,
         rounds_per_checkpoint=config.rounds_per_checkpoint,
+        client_clock=client_clock,
     )
     return process.get_model_weights(state)
 

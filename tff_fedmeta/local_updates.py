@@ -7,7 +7,7 @@ methods that differentiate.
 """
 
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import tensorflow as tf
 
@@ -40,7 +40,7 @@ def reptile(
       model: A `tff.learning.models.VariableModel` that holds theta_0.
       examples: The client's examples, a structure of [n, ...] tensors the model takes as a batch.
       seed: int64 [2], decides the order of the examples.
-      optimizer: A `tff.learning.optimizers.Optimizer` for the inner steps.
+      optimizer: An `SGD` or a `tff.learning.optimizers.Optimizer` for the inner steps.
       learning_rate: The rate of the inner steps, >= 0.
       batch_size: >= 1.
       inner_epochs: Local epochs, or
@@ -79,7 +79,7 @@ def train(
       model: A `tff.learning.models.VariableModel`.
       examples: A structure of [n, ...] tensors the model takes as a batch.
       plan: Which examples each step sees.
-      optimizer: A `tff.learning.optimizers.Optimizer`, or a `PerWeightSGD`.
+      optimizer: An `SGD` or a `tff.learning.optimizers.Optimizer`.
       state: The optimizer's state, from `fresh_state` or an earlier call.
       first: int32 scalar, the first step.
       last: int32 scalar, one past the last step.
@@ -94,10 +94,13 @@ def train(
         with tf.GradientTape() as tape:
             loss = model.forward_pass(batch, training=True).loss
         gradients = tape.gradient(loss, variables)
-        weights = tuple(variable.read_value() for variable in variables)
-        state, weights = optimizer.next(state, weights, tuple(gradients))
-        for variable, weight in zip(variables, weights):
-            variable.assign(weight)
+        if isinstance(optimizer, SGD):
+            optimizer.step(variables, gradients)
+        else:
+            weights = tuple(variable.read_value() for variable in variables)
+            state, weights = optimizer.next(state, weights, tuple(gradients))
+            for variable, weight in zip(variables, weights):
+                variable.assign(weight)
         return done + 1, state
 
     _, state = tf.while_loop(
@@ -106,35 +109,43 @@ def train(
     return state
 
 
-def fresh_state(optimizer: Any, variables: Any, learning_rate: Optional[float] = None) -> Any:
-    """Returns a TFF optimizer's initial state, at `learning_rate` or, if None, its own rate."""
+def fresh_state(optimizer: Any, variables: Any, learning_rate: float) -> Any:
+    """Returns a TFF optimizer's initial state at a learning rate; an `SGD` has none."""
+    if isinstance(optimizer, SGD):
+        return ()
     state = optimizer.initialize(tuple(tf.TensorSpec(v.shape, v.dtype) for v in variables))
-    if learning_rate is not None:
-        hparams = optimizer.get_hparams(state)
-        hparams[LEARNING_RATE] = learning_rate
-        state = optimizer.set_hparams(state, hparams)
+    hparams = optimizer.get_hparams(state)
+    hparams[LEARNING_RATE] = learning_rate
+    state = optimizer.set_hparams(state, hparams)
     return tf.nest.map_structure(tf.convert_to_tensor, state)
 
 
-class PerWeightSGD:
-    """SGD with a rate of its own for every weight, in the form of a TFF optimizer.
+class SGD:
+    """Plain gradient descent on a model's variables: theta <- theta - rate * gradient.
 
-    Meta-SGD's inner step (Li et al., arXiv:1707.09835, eq. 2): theta <- theta - alpha * gradient,
-    elementwise.
+    In place, in one pass over the memory: for a wide dense layer half of a step is such passes.
+
+    Args:
+      rates: One rate >= 0 for all weights, or a tensor of rates for each variable, of its shape:
+        Meta-SGD's inner step (Li et al., arXiv:1707.09835, eq. 2).
     """
 
-    def __init__(self, rates: Sequence[tf.Tensor]):
-        self._rates = tuple(rates)
+    def __init__(self, rates: Union[float, Sequence[tf.Tensor]]):
+        self._rates = rates
 
-    def initialize(self, specs: Any) -> tuple[()]:
-        """Returns the empty state."""
-        del specs
-        return ()
-
-    def next(self, state: Any, weights: Any, gradients: Any) -> tuple[Any, Any]:
-        """Returns the state and the stepped weights."""
-        steps = (
-            weight if gradient is None else weight - rate * tf.convert_to_tensor(gradient)
-            for weight, rate, gradient in zip(weights, self._rates, gradients)
-        )
-        return state, tuple(steps)
+    def step(self, variables: Sequence[tf.Variable], gradients: Sequence[Any]) -> None:
+        """Moves the variables; one whose gradient is None stays."""
+        for index, (variable, gradient) in enumerate(zip(variables, gradients)):
+            if gradient is None:
+                continue
+            if not isinstance(self._rates, float):
+                variable.assign_sub(self._rates[index] * tf.convert_to_tensor(gradient))
+                continue
+            rate = tf.constant(self._rates, variable.dtype)
+            if isinstance(gradient, tf.IndexedSlices):  # of the rows that an embedding looked up
+                steps = tf.IndexedSlices(rate * gradient.values, gradient.indices)
+                variable.scatter_sub(steps)
+            else:
+                tf.raw_ops.ResourceApplyGradientDescent(
+                    var=variable.handle, alpha=rate, delta=gradient
+                )

@@ -1,33 +1,24 @@
-"""TFF's C++ runtime: started with a time limit, watched, and never left behind.
-
-TFF runs computations in a separate program, its worker. Left to itself TFF starts one on first use,
-waits for it without a time limit, lets it write to the program's own output and does not stop it at
-the end. `local_runtime()` owns the worker instead:
+"""Where computations run: in this process by default, or in TFF's worker (`worker_runtime.py`).
 
     with local_runtime():
         state = learning_process.initialize()
         ...
 
-Linux only, as TFF's worker is. Importing this module does not import TensorFlow.
+Importing this module does not import TensorFlow.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
-import logging
 import os
 import sys
-import tempfile
-import threading
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from tff_fedmeta import worker
-
-_LOG = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from tff_fedmeta import in_process
 
 
 def quiet_tensorflow() -> None:
@@ -40,147 +31,45 @@ def quiet_tensorflow() -> None:
 
 
 @contextlib.contextmanager
-def local_runtime(
-    *,
-    num_threads: int | None = None,
-    log_file: str | os.PathLike[str] | None = None,
-    start_timeout: float = 30.0,
-) -> Iterator[LocalRuntime]:
-    """Runs TFF's computations in a worker that lives as long as the `with` block.
+def local_runtime(*, num_threads: int | None = None) -> Iterator[in_process.InProcessContext]:
+    """Runs TFF's computations in this process, clients side by side, within the `with` block.
 
-    Entering starts the worker and makes it TFF's current execution context; leaving stops it and
-    brings the previous context back. The worker also ends with the program however that ends,
-    SIGKILL included. A worker that dies is restarted with a logged warning, and the computation it
-    died in is repeated once.
+    Entering makes it TFF's current execution context; leaving waits for the clients that are being
+    worked on and brings the previous context back. TFF's contexts belong to a thread: computations
+    called in another thread do not see this one.
 
-    TFF's contexts belong to a thread: computations called in another thread do not see this one.
-    The worker listens on all network interfaces, as TFF's always does.
+    Results do not depend on the number of threads, if this package is imported before TensorFlow is
+    first used. Learning processes, aggregation processes and
+    evaluations run here; `worker_runtime()` runs all of TFF's computations.
 
     Args:
         num_threads: How many clients run at the same time, each on one core; >= 1. Default: as many
-            as there are usable cores. `TF_NUM_INTRAOP_THREADS` in the environment, if set, is how
-            many cores each of them gets.
-        log_file: Where the worker's output is appended. Default: a temporary file, removed at the
-            end.
-        start_timeout: How long the worker may take to get ready, at a restart too, in seconds; > 0.
+            as there are usable cores.
 
     Yields:
-        The `LocalRuntime`: process id, log file, number of restarts.
+        The context; its `client_clock()` tells how long its threads have worked on clients.
 
     Raises:
-        ValueError: If `num_threads` or `start_timeout` is out of range.
-        OSError: If `log_file` cannot be written.
-        worker.WorkerError: A RuntimeError, if the worker cannot start, ends at once or is not ready
-            in time. Computations raise it when their worker died twice. The message has the end of
-            the worker's log.
+        ValueError: If `num_threads` is out of range.
     """
+    threads = usable_cores() if num_threads is None else num_threads
+    if threads < 1:
+        raise ValueError(f"num_threads must be at least 1, not {threads}.")
     import tensorflow_federated as tff
 
-    runtime = LocalRuntime(num_threads, log_file, start_timeout)
-    atexit.register(runtime._close)  # for those who enter by hand and never leave
+    from tff_fedmeta import in_process
+
+    context = in_process.InProcessContext(threads)
     try:
-        runtime._start()
-        with tff.framework.get_context_stack().install(_context(runtime)):
-            yield runtime
+        with tff.framework.get_context_stack().install(context):
+            yield context
     finally:
-        runtime._close()
-        atexit.unregister(runtime._close)
+        context.close()
 
 
-class LocalRuntime:
-    """A running local runtime, as `local_runtime()` yields it.
-
-    Attributes:
-        num_threads: How many clients run at the same time.
-        log_file: Where the worker's output goes.
-        restarts: How often the worker died and was started again.
-    """
-
-    def __init__(
-        self,
-        num_threads: int | None,
-        log_file: str | os.PathLike[str] | None,
-        start_timeout: float,
-    ):
-        if num_threads is None:
-            num_threads = len(os.sched_getaffinity(0))
-        if num_threads < 1:
-            raise ValueError(f"num_threads must be at least 1, not {num_threads}.")
-        if not start_timeout > 0:
-            raise ValueError(f"start_timeout must be positive, not {start_timeout}.")
-        self.num_threads = num_threads
-        self.restarts = 0
-        self._log_is_temporary = log_file is None
-        self.log_file = _temporary_log() if log_file is None else Path(log_file)
-        self.log_file.open("ab").close()  # a path that cannot be written is an error here
-        self._start_timeout = start_timeout
-        self._worker: worker.Worker | None = None
-        self._closed = False
-        self._lock = threading.Lock()
-
-    @property
-    def pid(self) -> int:
-        """Process id of the current worker; RuntimeError after the end."""
-        return self._current_worker().pid
-
-    def _current_worker(self) -> worker.Worker:
-        if self._worker is None:
-            raise RuntimeError("This local_runtime() has ended.")
-        return self._worker
-
-    def _start(self) -> None:
-        self._worker = worker.Worker(worker.worker_binary(), self.num_threads, self.log_file)
-        self._worker.wait_until_ready(self._start_timeout)
-
-    def _run(self, comp: Any, arg: Any) -> Any:
-        """Runs a computation, and runs it again if the worker died under it."""
-        current = self._current_worker()
-        try:
-            return current.run(comp, arg)
-        except worker.WorkerDiedError as death:
-            self._replace(current, death)
-        return self._current_worker().run(comp, arg)
-
-    def _replace(self, dead: worker.Worker, death: worker.WorkerDiedError) -> None:
-        with self._lock:
-            if self._closed:
-                raise RuntimeError("local_runtime() ended during a computation.") from death
-            if self._worker is not dead:  # another thread was here first
-                return
-            _LOG.warning(
-                "%s It is restarted and its computation repeated. Its log: %s",
-                death.cause,
-                self.log_file,
-            )
-            dead.stop()
-            self.restarts += 1
-            self._start()
-
-    def _close(self) -> None:
-        with self._lock:
-            self._closed = True
-            if self._worker is not None:
-                self._worker.stop()
-                self._worker = None
-        if self._log_is_temporary:
-            self.log_file.unlink(missing_ok=True)
-
-
-def _context(runtime: LocalRuntime) -> Any:
-    """TFF's view of the runtime: an execution context."""
-    import tensorflow_federated as tff
-
-    class LocalContext(tff.framework.SyncContext):
-        def invoke(self, comp: Any, arg: Any) -> Any:
-            return runtime._run(comp, arg)
-
-    return LocalContext()
-
-
-def _temporary_log() -> Path:
-    descriptor, name = tempfile.mkstemp(prefix="tff_worker_", suffix=".log")
-    os.close(descriptor)
-    return Path(name)
+def usable_cores() -> int:
+    """Returns how many cores this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 @atexit.register

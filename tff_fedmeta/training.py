@@ -29,6 +29,7 @@ def train(
     evaluate: Optional[Callable[[Any], Mapping[str, float]]] = None,
     rounds_per_evaluation: int = 1,
     rounds_per_checkpoint: int = 1,
+    client_clock: Optional[Callable[[], float]] = None,
 ) -> Any:
     """Runs a learning process for `rounds` rounds, continuing from a checkpoint if there is one.
 
@@ -45,6 +46,7 @@ def train(
       evaluate: The model's weights -> named figures, added to the row of their round.
       rounds_per_evaluation: Rounds between evaluations; the last round is evaluated too.
       rounds_per_checkpoint: Rounds between checkpoints; the last round is kept too.
+      client_clock: Returns the seconds spent on clients so far, as `local_runtime` tells them.
 
     Returns:
       The process's state after the last round.
@@ -69,10 +71,10 @@ def train(
             total=rounds, initial=done, desc=title, unit="round", mininterval=interval
         ) as bar:
             for round_num in range(done + 1, rounds + 1):
-                start = time.perf_counter()
+                start = _times(client_clock)
                 state, metrics = process.next(state, clients_of_round(round_num))
-                seconds = time.perf_counter() - start
-                row = {**labels, **_flat(metrics["client_work"]), "seconds": seconds}
+                seconds = {name: now - start[name] for name, now in _times(client_clock).items()}
+                row = {**labels, **_flat(metrics["client_work"]), **seconds}
                 if row.get("train/num_examples") == 0:
                     bar.write(f"{title}, round {round_num}: no client contributed.")
                 last = round_num == rounds
@@ -85,6 +87,13 @@ def train(
                 bar.set_postfix(shown, refresh=False)
                 bar.update()
     return state
+
+
+def _times(client_clock: Optional[Callable[[], float]]) -> dict[str, float]:
+    times = {"seconds": time.perf_counter()}
+    if client_clock is not None:
+        times["client_seconds"] = client_clock()
+    return times
 
 
 class _Records:

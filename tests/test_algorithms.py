@@ -342,3 +342,30 @@ def test_a_model_of_fixed_batch_size_is_refused(name):
     spec = collections.OrderedDict(INPUT_SPEC, x=tf.TensorSpec([20, 6], tf.float32))
     with pytest.raises(ValueError, match="batch dimension None"):
         build(name, as_model_fn(make_keras_model, spec))
+
+
+def test_another_model_in_the_loss_keeps_its_weights(process, name):
+    """Only the weights that the server sends may begin as zeros."""
+
+    def make(teacher_scale):
+        def model_fn():
+            ones = tf.keras.initializers.Constant(teacher_scale)
+            teacher = tf.keras.Sequential(
+                [tf.keras.Input([6]), tf.keras.layers.Dense(3, kernel_initializer=ones)]
+            )
+            teacher.trainable = False
+
+            class Distillation(tf.keras.losses.Loss):
+                def call(self, y_true, y_pred):
+                    return tf.reduce_mean((teacher(tf.ones([1, 6])) - y_pred) ** 2, -1)
+
+            return tff.learning.models.from_keras_model(
+                make_keras_model(), loss=Distillation(), input_spec=INPUT_SPEC
+            )
+
+        return model_fn
+
+    results = [
+        run(build(name, make(scale)), clients(8))[1]["train"]["loss"] for scale in (0.0, 1.0)
+    ]
+    assert results[1] > results[0] + 10

@@ -87,8 +87,23 @@ def test_versions_and_timings_say_what_they_should(finished):
     assert read_json(finished / "versions.json")["tensorflow-federated"] == "0.87.0"
     timings = read_json(finished / "timings.json")
     assert timings["data"] > 0
-    for phase in ("training", "evaluation"):
+    for phase in ("training", "client_work", "evaluation"):
         assert timings[phase]["reptile"] > 0 and timings[phase]["fedavg"] > 0
+    rows = pd.read_csv(finished / "reptile" / "metrics.csv")
+    assert timings["client_work"]["reptile"] == pytest.approx(rows["client_seconds"].sum())
+    assert (rows["client_seconds"].dropna() < rows["seconds"].dropna()).all()
+
+
+def test_tffs_worker_trains_the_same_models(finished, cache, tmp_path):
+    directory = tmp_path / "worker"
+    assert run(cache, directory, "--runtime=worker") == 0
+    for algorithm in ("reptile", "fedavg"):
+        for ours, theirs in zip(
+            exported_weights(finished, algorithm), exported_weights(directory, algorithm)
+        ):
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
+    assert (directory / "worker.log").exists() and not (finished / "worker.log").exists()
+    assert read_json(directory / "timings.json")["client_work"] == {}
 
 
 def test_metrics_have_one_row_a_round_and_equal_budgets(finished):

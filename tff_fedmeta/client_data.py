@@ -35,15 +35,16 @@ def client_dataset(x: Any, y: Any, seed: Sequence[int] = (0, 0)) -> tf.data.Data
       ValueError: If x and y differ in their number of examples, or `seed` is not two integers.
     """
     x, y = (np.asarray(data) if isinstance(data, list) else data for data in (x, y))
-    x, y = tf.nest.map_structure(_as_array, (x, y))
-    if any(array.ndim == 0 for array in tf.nest.flatten((x, y))):
+    arrays = [_as_array(data) for data in tf.nest.flatten((x, y))]
+    if any(array.ndim == 0 for array in arrays):
         raise ValueError("x and y need a leading dimension of examples, but got a scalar.")
-    lengths = sorted({len(array) for array in tf.nest.flatten((x, y))})
+    lengths = sorted({len(array) for array in arrays})
     if len(lengths) != 1:
         raise ValueError(f"x and y must hold equally many examples, but got lengths {lengths}.")
     seeds = np.asarray(seed, np.int64)
     if seeds.shape != (2,):
         raise ValueError(f"seed must be two integers, but got shape {seeds.shape}.")
+    x, y = tf.nest.pack_sequence_as((x, y), arrays)
     return _one_element_dataset(collections.OrderedDict(x=x, y=y, seed=seeds))
 
 
@@ -53,15 +54,15 @@ def _as_array(values: Any) -> np.ndarray:
 
 
 def _one_element_dataset(element: Any) -> tf.data.Dataset:
-    """Does what `tf.data.Dataset.from_tensors` does, in a third of the time.
+    """Does what `tf.data.Dataset.from_tensors` does, in less than half of the time.
 
     A round of small clients spends as long on making datasets as on training.
     """
-    element = tf.nest.map_structure(tf.constant, element)
-    tensors = tf.nest.flatten(element)
+    tensors = [tf.constant(array) for array in tf.nest.flatten(element)]
+    specs = [tf.TensorSpec.from_tensor(tensor) for tensor in tensors]
     return tf.data.experimental.from_variant(
         tf.raw_ops.TensorDataset(components=tensors, output_shapes=[t.shape for t in tensors]),
-        tf.nest.map_structure(tf.TensorSpec.from_tensor, element),
+        tf.nest.pack_sequence_as(element, specs),
     )
 
 

@@ -90,7 +90,9 @@ class ClientInputs:
 
 def have_one_element(clients: Sequence[list[Any]]) -> bool:
     """Returns whether all datasets among the leaves of the clients have exactly one element."""
-    return all(dataset.cardinality() == 1 for client in clients for dataset in _datasets(client))
+    return all(
+        dataset.cardinality().numpy() == 1 for client in clients for dataset in _datasets(client)
+    )
 
 
 def largest_first(clients: Sequence[list[Any]]) -> list[int]:

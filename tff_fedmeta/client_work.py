@@ -87,18 +87,30 @@ def client_type(model: tff.learning.models.VariableModel) -> tff.SequenceType:
 def build_client_model(
     model_fn: Callable[[], tff.learning.models.VariableModel],
 ) -> tff.learning.models.VariableModel:
-    """Returns a fresh model whose trainable variables begin with zeros.
+    """Returns a fresh model whose trainable weights begin with zeros.
 
     The server's weights replace them at once: drawing random ones for every client would be waste.
+    Variables that are no weights, such as those of another model in a loss, begin as they do.
     """
+    created: list[tf.Variable] = []
 
-    def creator(next_creator: Callable[..., tf.Variable], **options: Any) -> tf.Variable:
-        shape = tf.TensorShape(options.get("shape"))
-        if options.get("trainable") and shape.is_fully_defined():
-            options["initial_value"] = functools.partial(tf.zeros, shape, options["dtype"])
+    def record(next_creator: Callable[..., tf.Variable], **options: Any) -> tf.Variable:
+        created.append(next_creator(**options))
+        return created[-1]
+
+    with tf.Graph().as_default(), tf.variable_creator_scope(record):
+        model = model_fn()
+        weights = {id(v) for v in tff.learning.models.ModelWeights.from_model(model).trainable}
+        are_weights = [(id(v) in weights, v.shape, v.dtype) for v in created]
+    remaining = iter(are_weights)
+
+    def create(next_creator: Callable[..., tf.Variable], **options: Any) -> tf.Variable:
+        is_weight, shape, dtype = next(remaining, (False, None, None))
+        if is_weight and (options.get("shape"), options.get("dtype")) == (shape, dtype):
+            options["initial_value"] = functools.partial(tf.zeros, shape, dtype)
         return next_creator(**options)
 
-    with tf.variable_creator_scope(creator):
+    with tf.variable_creator_scope(create):
         return model_fn()
 
 

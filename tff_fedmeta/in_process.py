@@ -26,11 +26,7 @@ _AHEAD = 4
 
 
 class InProcessContext(tff.framework.SyncContext):
-    """Runs TFF's computations in this process.
-
-    It runs the forms of computations that are the classes of `map_reduce.py`.
-
-    """
+    """Runs the forms of TFF's computations that are classes in `map_reduce.py`."""
 
     def __init__(self, num_threads: int):
         self._num_threads = num_threads
@@ -38,6 +34,7 @@ class InProcessContext(tff.framework.SyncContext):
         self._ahead = _AHEAD * num_threads
         self._pool = concurrent.futures.ThreadPoolExecutor(num_threads, "client")
         self._compiled: dict[int, Any] = {}
+        self._finalizers: dict[int, weakref.finalize] = {}
         self._lock = threading.Lock()
 
     def invoke(self, comp: Any, arg: Any) -> Any:
@@ -50,7 +47,7 @@ class InProcessContext(tff.framework.SyncContext):
         with self._lock:
             if id(comp) not in self._compiled:
                 self._compiled[id(comp)] = map_reduce.split(comp)
-                weakref.finalize(comp, self._forget, id(comp))
+                self._finalizers[id(comp)] = weakref.finalize(comp, self._forget, id(comp))
             compiled = self._compiled[id(comp)]
         return compiled(arg, self._in_order)
 
@@ -70,6 +67,7 @@ class InProcessContext(tff.framework.SyncContext):
     def _forget(self, key: int) -> None:
         compiled = self._compiled.pop(key, None)
         if compiled is not None:
+            self._finalizers.pop(key).detach()
             compiled.close()
 
     def _in_order(self, function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Any]:

@@ -4,13 +4,21 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
-from tensorflow.core.protobuf import config_pb2
+from tensorflow.core.protobuf import config_pb2, rewriter_config_pb2
+
+from tff_fedmeta import tff_values
 
 # Whoever calls a program computes it, on one core: as many at once as there are calling threads.
 _CONFIG = tf.compat.v1.ConfigProto(
     intra_op_parallelism_threads=1, inter_op_parallelism_threads=1, use_per_session_threads=True
+)
+# It moves control edges across the frames of loops: now and then a recurrent layer in nested loops
+# could not run. Nothing was slower without it.
+_CONFIG.graph_options.rewrite_options.dependency_optimization = (
+    rewriter_config_pb2.RewriterConfig.OFF
 )
 _WITHOUT_INPUTS = ("Const", "Placeholder", "VarHandleOp")
 
@@ -40,6 +48,9 @@ class GraphFunction:
         # Variables are initialized before anything else happens, anew in every call.
         before = _needed_for(graph, first)
         self._graph = tf.compat.v1.GraphDef(library=graph.library, versions=graph.versions)
+        for function in self._graph.library.function:
+            _optimize_as_configured(function.node_def)
+        _optimize_as_configured(graph.node)
         for node in graph.node:
             if node.name in needed:
                 if node.name not in before and node.op not in _WITHOUT_INPUTS:
@@ -79,6 +90,13 @@ def _tensor_names(binding: Any) -> Iterator[str]:
             yield from _tensor_names(element)
 
 
+def _optimize_as_configured(nodes: Any) -> None:
+    """Calls of functions carry the configuration they were traced with, which would win."""
+    for node in nodes:
+        if "config_proto" in node.attr:
+            node.attr["config_proto"].s = _CONFIG.SerializeToString()
+
+
 def _needed_for(graph: Any, tensors: Sequence[str]) -> set[str]:
     """The names of the nodes that compute these tensors or operations."""
     inputs = {node.name: node.input for node in graph.node}
@@ -114,9 +132,8 @@ class Program:
     def of(cls, computation: tff.Computation) -> "Program":
         """Makes a program of a computation without sequences."""
         function = GraphFunction(computation, "computation")
-        parameter = computation.type_signature.parameter
         with tf.Graph().as_default() as graph:
-            feeds = [] if parameter is None else placeholders(parameter)
+            feeds = placeholders(computation.type_signature.parameter)
             return cls(graph, feeds, function(feeds))
 
     def __call__(self, values: Sequence[Any]) -> list[Any]:
@@ -125,7 +142,11 @@ class Program:
             return []
         if not hasattr(self._of_thread, "run"):
             self._of_thread.run = self._new_session()
-        return self._of_thread.run(*values)
+        results = self._of_thread.run(*values)
+        for result in results:
+            if isinstance(result, np.ndarray):
+                result.setflags(write=False)  # the memory may be that of a constant
+        return results
 
     def _new_session(self) -> Callable[..., list[Any]]:
         with self._lock:
@@ -142,11 +163,11 @@ class Program:
 
 def placeholders(type_spec: tff.Type) -> list[tf.Tensor]:
     """Returns a placeholder in the current graph for each tensor of a type without sequences."""
-    if isinstance(type_spec, tff.FederatedType):
-        return placeholders(type_spec.member)
-    if isinstance(type_spec, tff.StructType):
-        fields = tff.structure.iter_elements(type_spec)
-        return [tensor for _, field in fields for tensor in placeholders(field)]
-    if not isinstance(type_spec, tff.TensorType):
-        raise TypeError(f"Only tensors can be fed, not {type_spec}.")
-    return [tf.compat.v1.placeholder(type_spec.dtype, type_spec.shape)]
+    return [placeholder(leaf) for leaf in tff_values.leaf_types(type_spec)]
+
+
+def placeholder(leaf: Any) -> tf.Tensor:
+    """Returns a placeholder in the current graph for a tensor type."""
+    if not isinstance(leaf, tff.TensorType):
+        raise TypeError(f"Only tensors can be fed, not {leaf}.")
+    return tf.compat.v1.placeholder(leaf.dtype, leaf.shape)

@@ -16,8 +16,8 @@ def leaf_types(type_spec: Any) -> list[Any]:
     if isinstance(type_spec, tff.FederatedType):
         return leaf_types(type_spec.member)
     if isinstance(type_spec, tff.StructType):
-        fields = tff.structure.iter_elements(type_spec)
-        return [leaf for _, field in fields for leaf in leaf_types(field)]
+        members = tff.structure.iter_elements(type_spec)
+        return [leaf for _, member in members for leaf in leaf_types(member)]
     return [type_spec]
 
 
@@ -30,11 +30,10 @@ def flatten(value: Any, type_spec: Any) -> list[Any]:
     if isinstance(type_spec, tff.FederatedType):
         return flatten(value, type_spec.member)
     if isinstance(type_spec, tff.StructType):
-        names = [name for name, _ in tff.structure.iter_elements(type_spec)]
         return [
             leaf
             for field, (_, field_type) in zip(
-                _fields(value, names, type_spec), tff.structure.iter_elements(type_spec)
+                fields(value, type_spec), tff.structure.iter_elements(type_spec)
             )
             for leaf in flatten(field, field_type)
         ]
@@ -43,31 +42,49 @@ def flatten(value: Any, type_spec: Any) -> list[Any]:
     return [_as_dataset(value)]
 
 
-def _fields(value: Any, names: Sequence[Any], type_spec: Any) -> list[Any]:
-    """The fields of a structure, in the type's order."""
+def fields(value: Any, type_spec: tff.StructType) -> list[Any]:
+    """Returns the fields of a structure, in the type's order.
+
+    Raises:
+      TypeError: If the structure has others.
+    """
+    names = [name for name, _ in tff.structure.iter_elements(type_spec)]
     if isinstance(value, Mapping):
         if set(value) == set(names):
             return [value[name] for name in names]
     elif isinstance(value, tff.structure.Struct) or not isinstance(value, (np.ndarray, tf.Tensor)):
-        fields = tff.structure.to_elements(tff.structure.from_container(value))
-        if len(fields) == len(names) and all(
-            mine in (None, name) for (mine, _), name in zip(fields, names)
+        found = tff.structure.to_elements(tff.structure.from_container(value))
+        if len(found) == len(names) and all(
+            mine in (None, name) for (mine, _), name in zip(found, names)
         ):
-            return [field for _, field in fields]
+            return [field for _, field in found]
     raise TypeError(f"Expected a value of type {type_spec}, but got {value!r:.200}.")
 
 
 def _as_array(value: Any, type_spec: tff.TensorType) -> np.ndarray:
     array = value.numpy() if isinstance(value, (tf.Tensor, tf.Variable)) else value
-    is_text = type_spec.dtype.type is np.str_
-    if not isinstance(array, (np.ndarray, np.generic)):
-        array = np.asarray(array, None if is_text else type_spec.dtype)  # a Python number or list
-    fits = is_text or array.dtype == type_spec.dtype
+    if type_spec.dtype.type is np.str_:
+        array = np.asarray(array, object)  # NumPy's own text types drop zeros at the end
+        fits = True
+    else:
+        if not isinstance(array, (np.ndarray, np.generic)):
+            array = _from_python(array, type_spec.dtype)
+        fits = array.dtype == type_spec.dtype
     if not fits or not tf.TensorShape(type_spec.shape).is_compatible_with(array.shape):
         raise TypeError(
             f"Expected a tensor of type {type_spec}, but got {array.dtype} of shape {array.shape}."
         )
     return array
+
+
+def _from_python(value: Any, dtype: np.dtype) -> np.ndarray:
+    """Returns Python numbers as an array of `dtype`, if they can be, or of NumPy's own choice."""
+    array = np.asarray(value)
+    kinds = {"b": "b", "i": "iuf", "u": "iuf", "f": "f"}.get(array.dtype.kind, "")
+    if dtype.kind not in kinds:
+        return array
+    converted = array.astype(dtype)
+    return converted if dtype.kind == "f" or (converted == array).all() else array
 
 
 def _as_dataset(value: Any) -> tf.data.Dataset:

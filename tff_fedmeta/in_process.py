@@ -6,7 +6,8 @@ sends the result back. This context calls the plain TensorFlow that TFF splits a
 
 What a cohort needs in memory does not grow with its size, except in aggregators that collect. The
 result depends on the arguments alone, not on the number of threads: clients are added up in an
-order that depends on the cohort.
+order that depends on the cohort. Only what draws from TensorFlow's stateful generators, as dropout
+does, differs from run to run, here as in TFF's worker.
 """
 
 import collections

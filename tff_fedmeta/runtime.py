@@ -39,8 +39,9 @@ def local_runtime(*, num_threads: int | None = None) -> Iterator[in_process.InPr
     called in another thread do not see this one.
 
     Results do not depend on the number of threads, if this package is imported before TensorFlow is
-    first used. Learning processes, aggregation processes and
-    evaluations run here; `worker_runtime()` runs all of TFF's computations.
+    first used. Learning processes, aggregation processes and evaluations run here, under all of
+    TFF's aggregators, secure sums included, which `worker_runtime()` cannot. Computations that do
+    not split into the server's and the clients' parts are refused; they need `worker_runtime()`.
 
     Args:
         num_threads: How many clients run at the same time, each on one core; >= 1. Default: as many

@@ -48,9 +48,6 @@ class GraphFunction:
         # Variables are initialized before anything else happens, anew in every call.
         before = _needed_for(graph, first)
         self._graph = tf.compat.v1.GraphDef(library=graph.library, versions=graph.versions)
-        for function in self._graph.library.function:
-            _optimize_as_configured(function.node_def)
-        _optimize_as_configured(graph.node)
         for node in graph.node:
             if node.name in needed:
                 if node.name not in before and node.op not in _WITHOUT_INPUTS:
@@ -88,13 +85,6 @@ def _tensor_names(binding: Any) -> Iterator[str]:
     elif kind == "struct":
         for element in binding.struct.element:
             yield from _tensor_names(element)
-
-
-def _optimize_as_configured(nodes: Any) -> None:
-    """Calls of functions carry the configuration they were traced with, which would win."""
-    for node in nodes:
-        if "config_proto" in node.attr:
-            node.attr["config_proto"].s = _CONFIG.SerializeToString()
 
 
 def _needed_for(graph: Any, tensors: Sequence[str]) -> set[str]:

@@ -49,19 +49,19 @@ _FLAGS: dict[str, list[tuple[Any, str, Any, str]]] = {
             flags.DEFINE_float,
             "inner_learning_rate",
             None,
-            "Rate of the local steps, >= 0, for every algorithm.",
+            "Rate of the local steps, >= 0, for every algorithm that is trained.",
         ),
         (
             flags.DEFINE_float,
             "server_learning_rate",
             None,
-            "The server's step, >= 0, for every algorithm.",
+            "The server's rate, >= 0, for every algorithm that is trained.",
         ),
         (
             flags.DEFINE_multi_string,
             "hparam",
             [],
-            "A value for one algorithm, e.g. reptile.server_decay=false; repeatable.",
+            "A value for one algorithm, e.g. maml.support_fraction=0.2; repeatable. Names below.",
         ),
         (flags.DEFINE_string, "aggregator", "mean", f"One of: {', '.join(AGGREGATORS)}."),
         (flags.DEFINE_integer, "seed", 0, "From which all that is random derives, >= 0."),
@@ -298,6 +298,13 @@ def _help() -> str:
             lines.append(f"  --{name}{shown}")
             lines.append(textwrap.fill(text, 92, initial_indent=" " * 6, subsequent_indent=" " * 6))
         lines.append("")
+    lines.append(
+        "Hyperparameters of each algorithm, for --hparam, where the data set has no other:"
+    )
+    for algorithm, kind in HYPERPARAMETERS.items():
+        values = ", ".join(f"{k}={json.dumps(v)}" for k, v in dataclasses.asdict(kind()).items())
+        lines.append(textwrap.fill(f"  {algorithm}: {values}", 92, subsequent_indent=" " * 6))
+    lines.append("")
     for dataset, defaults in datasets.DEFAULTS.items():
         lines.append(f"Defaults of --dataset={dataset}:")
         lines += [f"  {name}: {json.dumps(value)}" for name, value in defaults.items()]

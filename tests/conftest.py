@@ -16,7 +16,8 @@ INPUT_SPEC = collections.OrderedDict(
 
 @pytest.fixture(scope="session")
 def tff_runtime():
-    with runtime.local_runtime():
+    # Every thread prepares the graphs of a process for itself, which is most of what tests do.
+    with runtime.local_runtime(num_threads=1):
         yield
 
 

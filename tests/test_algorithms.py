@@ -26,13 +26,25 @@ from tff_fedmeta import algorithms
 pytestmark = pytest.mark.usefixtures("tff_runtime")
 
 # Every algorithm has a row here, and with it all tests that take `name` or `process`.
+LOCAL = dict(inner_learning_rate=0.1, inner_steps=2, batch_size=4)
+META = dict(LOCAL, server_optimizer=tff.learning.optimizers.build_sgdm(0.1))
 KWARGS = {
-    "reptile": dict(inner_learning_rate=0.1, inner_steps=3, batch_size=4),
+    "reptile": LOCAL,
+    "fomaml": META,
+    "maml": META,
+    "meta_sgd": META,
+    "anil": META,
+    "per_fedavg": dict(LOCAL, meta_learning_rate=0.1, local_meta_steps=2),
 }
+# Those that split a client, and need two examples of it.
+SPLITTING = tuple(name for name in fm.ALGORITHMS if name != "reptile")
+# For what all algorithms have from the same few lines: one that trains, one that differentiates.
+two_algorithms = pytest.mark.parametrize("name", ["reptile", "maml"])
 NUM_EXAMPLES = tff.learning.ClientWeighting.NUM_EXAMPLES
 UNIFORM = tff.learning.ClientWeighting.UNIFORM
 
 
+@functools.lru_cache(None)  # a process takes seconds to build and to prepare
 def build(name="reptile", model_fn=model_fn, **kwargs):
     return fm.ALGORITHMS[name](model_fn, **{**KWARGS[name], **kwargs})
 
@@ -53,15 +65,21 @@ def clients(*sizes, seed=0):
 
 
 def run(process, cohort, rounds=1, state=None):
-    """Returns the trainable weights, and the client metrics, after training on one cohort."""
+    """Returns the trainable tensors, and the client metrics, after training on one cohort."""
     state = process.initialize() if state is None else state
     for _ in range(rounds):
         state, metrics = process.next(state, cohort)
     return list(process.get_model_weights(state).trainable), metrics["client_work"]
 
 
+def initial_tensors(name):
+    """The weights that training starts from, and for Meta-SGD its rates behind them."""
+    weights = initial_weights()
+    return weights + [np.full_like(w, 0.1) for w in weights] * (name == "meta_sgd")
+
+
 def mean_loss(weights, *sizes):
-    return np.mean([reference.loss(weights, *make_client(n, n)) for n in sizes])
+    return np.mean([reference.loss(weights[:4], *make_client(n, n)) for n in sizes])
 
 
 def test_the_reference_gradient_is_that_of_the_reference_loss():
@@ -119,14 +137,14 @@ def test_reptile_without_steps_or_rate_stays(nothing):
     assert metrics["clients"]["contributing"] == 2
 
 
-def test_an_algorithm_is_a_tff_learning_process(process):
+def test_an_algorithm_is_a_tff_learning_process(process, name):
     assert isinstance(process, tff.learning.templates.LearningProcess)
     weights = process.get_model_weights(process.initialize())
-    assert_equal(weights.trainable, initial_weights())
+    assert_equal(weights.trainable, initial_tensors(name))
 
 
 def test_the_server_descends(process):
-    weights, metrics = run(process, clients(9, 14), rounds=8)
+    weights, metrics = run(process, clients(9, 14), rounds=30)
     assert mean_loss(weights, 9, 14) < 0.8 * mean_loss(initial_weights(), 9, 14)
     assert np.isfinite(metrics["train"]["loss"]) and 0 <= metrics["train"]["accuracy"] <= 1
 
@@ -165,14 +183,16 @@ def test_a_broken_client_contributes_nothing_and_is_counted(process, what, count
     assert metrics_without["clients"] == {**expected, count: 0}
 
 
-def test_a_cohort_of_broken_clients_changes_nothing(process):
+def test_a_cohort_of_broken_clients_changes_nothing(process, name):
     cohort = [broken_client("empty"), broken_client("nan"), broken_client("inf")]
     weights, metrics = run(process, cohort, rounds=2)
-    assert_equal(weights, initial_weights())
+    assert_equal(weights, initial_tensors(name))
     assert metrics["clients"] == {"contributing": 0, "too_small": 1, "non_finite": 2}
+    assert metrics["work"] == {"examples": 0, "gradient_evaluations": 0}
     assert np.isfinite(list(metrics["train"].values())).all()
 
 
+@two_algorithms
 def test_a_nan_that_the_model_swallows_is_counted(name):
     def swallowing():
         swallow = tf.keras.layers.Lambda(lambda x: tf.where(tf.math.is_finite(x), x, 0.0))
@@ -185,6 +205,7 @@ def test_a_nan_that_the_model_swallows_is_counted(name):
     assert metrics["clients"] == {"contributing": 2, "too_small": 0, "non_finite": 1}
 
 
+@two_algorithms
 def test_an_update_that_overflows_is_counted(name):
     def linear():
         return tf.keras.Sequential([tf.keras.Input([6]), dense(3)])
@@ -200,6 +221,42 @@ def test_reptile_trains_on_a_single_example():
     weights, metrics = run(process, clients(1))
     assert_close(weights, expected)
     assert metrics["clients"] == {"contributing": 1, "too_small": 0, "non_finite": 0}
+
+
+@pytest.mark.parametrize("name", SPLITTING)
+def test_a_client_that_cannot_be_split_contributes_nothing(name):
+    process = build(name)
+    without, _ = run(process, clients(5, 14))
+    weights, metrics = run(process, clients(1, 5, 14))
+    assert_close(weights, without, 1e-6)
+    assert metrics["clients"] == {"contributing": 2, "too_small": 1, "non_finite": 0}
+
+
+def test_a_single_example_is_enough_where_it_is_on_both_sides():
+    _, metrics = run(build("maml", split="same"), clients(1, 5, 14))
+    assert metrics["clients"]["contributing"] == 3
+
+
+@pytest.mark.parametrize(
+    "name, options, examples, gradient_evaluations",
+    [
+        # 14 examples: 7 support in batches of 4 and 3, 7 query, worth two batches.
+        ("reptile", dict(inner_epochs=2), 28, 8),
+        ("reptile", dict(inner_steps=5), 4 + 4 + 4 + 2 + 4, 5),
+        ("fomaml", dict(inner_epochs=1), 14, 2 + 2),
+        ("fomaml", dict(inner_steps=3), 4 + 3 + 4 + 7, 3 + 2),
+        ("maml", dict(inner_steps=3), 4 + 3 + 4 + 7, 3 + 2 + 2 * 3),
+        # Every meta-step: a batch of support, all of the query.
+        ("per_fedavg", dict(inner_steps=1), 4 + 3 + 2 * 7, 2 + 2 * 2 + 2 * 2),
+        # Together: an epoch over support, and the query in parts of 3 and 4.
+        ("per_fedavg", dict(inner_epochs=1, local_meta_steps=9), 14, 2 + 2 + 2 * 2),
+    ],
+)
+def test_the_work_of_clients_is_counted(name, options, examples, gradient_evaluations):
+    process = build(name, **{"inner_steps": None, **options})
+    _, metrics = run(process, [*clients(14, 14), broken_client("nan")])
+    expected = {"examples": 2 * examples, "gradient_evaluations": 2 * gradient_evaluations}
+    assert metrics["work"] == expected
 
 
 def test_later_rounds_build_no_model(name):
@@ -230,6 +287,7 @@ def test_training_continues_from_a_saved_state(process, tmp_path):
     assert_equal(continued.trainable, uninterrupted.trainable)
 
 
+@pytest.mark.parametrize("name", ["reptile", "maml", "per_fedavg"])
 def test_the_inner_optimizer_starts_fresh_at_every_client_and_round(name):
     process = build(name, inner_optimizer=tff.learning.optimizers.build_adam(0.1))
     one, _ = run(process, clients(9), rounds=2)
@@ -246,16 +304,23 @@ def test_an_inner_adam_steps_by_the_inner_learning_rate():
     assert_close(weights, expected, 1e-4)
 
 
-def test_a_server_adam_first_moves_by_its_rate_against_the_update(process, name):
-    sgd, _ = run(process, clients(5, 14))
+def test_meta_sgd_takes_no_inner_optimizer():
+    with pytest.raises(ValueError, match="steps by the rates it learns; give no inner_optimizer"):
+        build("meta_sgd", inner_optimizer=tff.learning.optimizers.build_adam(0.1))
+
+
+@two_algorithms
+def test_a_server_adam_first_moves_by_its_rate_against_the_update(name):
+    sgd, _ = run(build(name), clients(5, 14))
     adam = tff.learning.optimizers.build_adam(0.01)
     weights, _ = run(build(name, server_optimizer=adam), clients(5, 14))
-    for start, by_sgd, by_adam in zip(initial_weights(), sgd, weights):
+    for start, by_sgd, by_adam in zip(initial_tensors(name), sgd, weights):
         clear = np.abs(by_sgd - start) > 1e-3
         step = 0.01 * np.sign(by_sgd - start)
         np.testing.assert_allclose((by_adam - start)[clear], step[clear], rtol=1e-2)
 
 
+@two_algorithms
 def test_an_unweighted_aggregator_is_uniform_weighting(name):
     unweighted = build(name, model_aggregator=tff.aggregators.UnweightedMeanFactory())
     uniform = build(name, client_weighting=UNIFORM)
@@ -264,24 +329,47 @@ def test_an_unweighted_aggregator_is_uniform_weighting(name):
     assert_close(one, other, 1e-6)
 
 
-def test_the_robust_aggregator_keeps_small_updates_and_bounds_large_ones(process, name):
+def test_the_robust_aggregator_bounds_what_a_broken_client_does(name):
     robust = build(name, model_aggregator=tff.learning.robust_aggregator())
-    assert_close(run(robust, clients(5, 14))[0], run(process, clients(5, 14))[0], 1e-6)
     x, y = make_client(9)
     weights, metrics = run(robust, [fm.client_dataset(1e6 * x, y), *clients(5, 14)], rounds=3)
     assert metrics["clients"]["contributing"] == 3
-    moved = np.concatenate([(w - s).ravel() for w, s in zip(weights, initial_weights())])
+    moved = np.concatenate([(w - s).ravel() for w, s in zip(weights, initial_tensors(name))])
     assert 0.0 < np.linalg.norm(moved) < 4.0
 
 
+@two_algorithms
+def test_the_robust_aggregator_without_clipping_keeps_ordinary_updates(name):
+    zeroing = build(name, model_aggregator=tff.learning.robust_aggregator(clipping=False))
+    assert_close(run(zeroing, clients(5, 14))[0], run(build(name), clients(5, 14))[0], 1e-6)
+
+
+def test_a_private_aggregator_composes(name):
+    private = tff.learning.dp_aggregator(noise_multiplier=0.01, clients_per_round=2)
+    assert_three_rounds_train(name, private)
+
+
+@two_algorithms
+def test_a_compressing_aggregator_composes(name):
+    assert_three_rounds_train(name, tff.learning.compression_aggregator())
+
+
+def assert_three_rounds_train(name, aggregator):
+    weights, metrics = run(build(name, model_aggregator=aggregator), clients(5, 14), rounds=3)
+    assert metrics["clients"]["contributing"] == 2
+    assert all(np.isfinite(w).all() for w in weights)
+    assert differ(weights, initial_tensors(name))
+
+
+@two_algorithms
 @pytest.mark.parametrize(
     "spec",
     [tuple(INPUT_SPEC.values()), collections.OrderedDict(reversed(INPUT_SPEC.items()))],
     ids=["pair", "y before x"],
 )
-def test_every_form_of_input_spec_gives_the_same(process, name, spec):
+def test_every_form_of_input_spec_gives_the_same(name, spec):
     one, metrics_one = run(build(name, as_model_fn(make_keras_model, spec)), clients(5, 14))
-    other, metrics = run(process, clients(5, 14))
+    other, metrics = run(build(name), clients(5, 14))
     assert_equal(one, other)
     assert metrics_one == metrics
 
@@ -291,6 +379,7 @@ def test_a_weighting_by_another_name_is_refused(name):
         build(name, client_weighting="uniform")
 
 
+@two_algorithms
 def test_embeddings_train(name):
     def embedding_model():
         return tf.keras.Sequential(
@@ -309,6 +398,7 @@ def test_embeddings_train(name):
     state = process.initialize()
     before = process.get_model_weights(state).trainable[0]
     after = run(process, [client], state=state)[0][0]
+    assert np.isfinite(after).all()
     assert np.any(after != before, axis=1).tolist() == [True] * 9 + [False]
 
 
@@ -326,6 +416,64 @@ def test_arguments_out_of_range_are_refused_by_name(name, kwargs, message):
         build(name, **kwargs)
 
 
+@pytest.mark.parametrize("name", SPLITTING)
+@pytest.mark.parametrize(
+    "kwargs, message",
+    [
+        (dict(support_fraction=1.0), "support_fraction must lie between 0 and 1.*but is 1.0"),
+        (dict(split="half"), "split must be one of: random, ordered, same; got 'half'"),
+    ],
+)
+def test_a_split_that_cannot_be_is_refused(name, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        build(name, **kwargs)
+
+
+@pytest.mark.parametrize(
+    "kwargs, message",
+    [
+        (dict(local_meta_steps=0), "local_meta_steps must be >= 1, but is 0"),
+        (dict(meta_learning_rate=-1.0), "meta_learning_rate must be >= 0, but is -1.0"),
+    ],
+)
+def test_per_fedavg_refuses_what_it_cannot_use(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        build("per_fedavg", **kwargs)
+
+
+def test_anil_refuses_a_head_larger_than_the_model():
+    with pytest.raises(ValueError, match=r"head_layers must lie between 1 and 2.*but is 3"):
+        build("anil", head_layers=3)
+
+
+def with_layer(layer):
+    """A model with one more layer; Keras wants a fresh one at every call."""
+    return as_model_fn(
+        lambda: tf.keras.Sequential([tf.keras.Input([6]), dense(8, "tanh"), layer(), dense(3)])
+    )
+
+
+def test_moving_statistics_are_refused(name):
+    with pytest.raises(ValueError, match=r"batch_normalization.*LayerNormalization.*trainable=Fal"):
+        build(name, with_layer(tf.keras.layers.BatchNormalization))
+
+
+@two_algorithms
+def test_frozen_batch_normalisation_trains(name):
+    frozen = build(name, with_layer(lambda: tf.keras.layers.BatchNormalization(trainable=False)))
+    _, metrics = run(frozen, clients(5, 14))
+    assert metrics["clients"]["contributing"] == 2
+
+
+def test_second_order_refuses_a_stochastic_layer_by_name(name):
+    dropout = with_layer(lambda: tf.keras.layers.Dropout(0.5, name="my_dropout"))
+    if name in ("reptile", "fomaml"):
+        assert run(build(name, dropout), clients(5, 14))[1]["clients"]["contributing"] == 2
+        return
+    with pytest.raises(ValueError, match=r"my_dropout.*take the layer out.*first_order=True"):
+        build(name, dropout)
+
+
 @pytest.mark.parametrize(
     "budget, message",
     [
@@ -333,9 +481,9 @@ def test_arguments_out_of_range_are_refused_by_name(name, kwargs, message):
         (dict(inner_epochs=1, inner_steps=2), "exclude each other.*1 and 2"),
     ],
 )
-def test_reptile_takes_epochs_or_steps(budget, message):
+def test_epochs_and_steps_exclude_each_other(name, budget, message):
     with pytest.raises(ValueError, match=message):
-        build(**budget)
+        build(name, **budget)
 
 
 def test_a_model_of_fixed_batch_size_is_refused(name):
@@ -344,7 +492,8 @@ def test_a_model_of_fixed_batch_size_is_refused(name):
         build(name, as_model_fn(make_keras_model, spec))
 
 
-def test_another_model_in_the_loss_keeps_its_weights(process, name):
+@two_algorithms
+def test_another_model_in_the_loss_keeps_its_weights(name):
     """Only the weights that the server sends may begin as zeros."""
 
     def make(teacher_scale):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from tff_fedmeta import hyperparameters
@@ -42,7 +44,7 @@ def test_values_are_parsed_as_their_type(name, text, value):
         ("server_decay", "maybe", "reptile.server_decay must be true or false.*'maybe'"),
         ("client_weighting", "example", "examples, uniform; .* Did you mean 'examples'?"),
         ("iner_learning_rate", "1", "of reptile must be .* Did you mean 'inner_learning_rate'?"),
-        ("q", "1", "of reptile must be one of: inner_learning_rate, .*; got 'q'.$"),
+        ("q", "1", "of reptile must be one of: server_optimizer, .*; got 'q'.$"),
     ],
 )
 def test_what_cannot_be_is_explained(name, value, message):
@@ -50,16 +52,54 @@ def test_what_cannot_be_is_explained(name, value, message):
         resolve("reptile", {}, {name: value})
 
 
-def test_each_algorithm_has_its_own_hyperparameters():
-    with pytest.raises(ValueError, match=r"hyperparameter of fedavg must be .*'server_decay'"):
-        resolve("fedavg", {}, {"server_decay": "true"})
+@pytest.mark.parametrize(
+    "algorithm, name",
+    [
+        ("fedsgd", "inner_learning_rate"),
+        ("fedavg", "support_fraction"),
+        ("reptile", "head_layers"),
+        ("maml", "head_layers"),
+        ("fomaml", "first_order"),
+        ("meta_sgd", "first_order"),
+        ("anil", "local_meta_steps"),
+        ("per_fedavg", "proximal_strength"),
+    ],
+)
+def test_a_hyperparameter_that_an_algorithm_does_not_have_is_refused(algorithm, name):
+    with pytest.raises(ValueError, match=f"hyperparameter of {algorithm} must be .*'{name}'"):
+        resolve(algorithm, {}, {name: "1"})
 
 
-@pytest.mark.parametrize("kind", hyperparameters.HYPERPARAMETERS.values())
-@pytest.mark.parametrize("rate", ["inner_learning_rate", "server_learning_rate"])
-def test_no_algorithm_takes_a_negative_rate(kind, rate):
-    with pytest.raises(ValueError, match=f"{rate} must be >= 0, but is -1"):
-        kind(**{rate: -1})
+@pytest.mark.parametrize("kind", set(hyperparameters.HYPERPARAMETERS.values()))
+def test_no_algorithm_takes_a_negative_rate(kind):
+    rates = [f.name for f in dataclasses.fields(kind) if f.name.endswith(("_rate", "_strength"))]
+    assert "server_learning_rate" in rates
+    for rate in rates:
+        with pytest.raises(ValueError, match=f"{rate} must be >= 0, but is -1"):
+            kind(**{rate: -1})
+
+
+@pytest.mark.parametrize(
+    "algorithm, name, value, message",
+    [
+        ("maml", "server_optimizer", "adamm", "sgd, adam, yogi; .* Did you mean 'adam'?"),
+        ("maml", "support_fraction", "1", "must lie between 0 and 1.*but is 1.0"),
+        ("anil", "split", "half", "split must be one of: random, ordered, same; got 'half'"),
+        ("anil", "head_layers", "0", "head_layers must be >= 1, but is 0"),
+        ("anil", "head_layers", "1.5", "anil.head_layers must be a whole number.*'1.5'"),
+        ("per_fedavg", "local_meta_steps", "0", "local_meta_steps must be >= 1, but is 0"),
+        ("per_fedavg", "first_order", "2", "per_fedavg.first_order must be true or false"),
+    ],
+)
+def test_what_the_family_cannot_use_is_explained(algorithm, name, value, message):
+    with pytest.raises(ValueError, match=message):
+        resolve(algorithm, {}, {name: value})
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, float("nan")])
+def test_a_support_fraction_out_of_range_is_refused(fraction):
+    with pytest.raises(ValueError, match="support_fraction must lie between 0 and 1"):
+        hyperparameters.check_split(fraction)
 
 
 @pytest.mark.parametrize(

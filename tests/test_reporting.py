@@ -75,6 +75,19 @@ def test_row_has_the_budget_of_all_rounds():
     assert row("fedavg")["adaptation"] == "2 steps at 0.02"
 
 
+def test_learnt_rates_and_counted_work_are_shown():
+    work = METRICS["reptile"].assign(**{"work/examples": 7, "work/gradient_evaluations": 1000})
+    results = {
+        **RESULTS,
+        "reptile": {**RESULTS["reptile"], "chosen": {"inner_learning_rate": None, "steps": 1}},
+    }
+    text = reporting.table(CONFIG, TASK, {**METRICS, "reptile": work}, results)
+    (line,) = [line for line in text.splitlines() if line.startswith("| reptile |")]
+    assert " | 1 steps at learnt rates | 2 | 21 | 3,000 |" in line
+    figure = reporting.plot(CONFIG, TASK, {**METRICS, "reptile": work}, results)
+    assert figure.axes[2].lines[0].get_label() == "reptile at learnt rates"
+
+
 def with_reptile(**changes):
     values = {"server_decay": False, "client_weighting": "examples", **changes}
     fedavg = CONFIG.hyperparameters["fedavg"]
@@ -89,8 +102,9 @@ def with_reptile(**changes):
         ({}, "reptile and fedavg coincide"),
         ({"server_decay": True}, "falls linearly to 0"),
         ({"client_weighting": "uniform"}, "weighs clients equally"),
-        ({"server_learning_rate": 0.3}, "its server step starts at 0.3 instead of 1"),
-        ({"inner_learning_rate": 0.3}, "its inner rate is 0.3 instead of"),
+        ({"server_learning_rate": 0.3}, "its server_learning_rate is 0.3 instead of 1"),
+        ({"inner_learning_rate": 0.3}, "its inner_learning_rate is 0.3 instead of"),
+        ({"server_optimizer": "adam"}, "its server_optimizer is adam instead of sgd"),
     ],
 )
 def test_table_says_where_reptile_and_fedavg_are_the_same(changes, said):

@@ -73,18 +73,3 @@ def test_the_split_draws_other_numbers_than_the_training_order():
     support, query = split(20, (3, 4))
     for other in (seed, training_seed):
         assert support + query != minibatches.shuffled_orders(1, 20, other)[0].numpy().tolist()
-
-
-@pytest.mark.parametrize(
-    "fraction, kind, message",
-    [
-        (0.5, "half", "split must be one of random, ordered, same, but is 'half'"),
-        (0.0, "random", r"support_fraction must lie in \(0, 1\), but is 0.0"),
-        (1.0, "random", "support_fraction"),
-        (-0.1, "same", "support_fraction"),
-        (float("nan"), "random", "support_fraction"),
-    ],
-)
-def test_values_out_of_range_are_refused(fraction, kind, message):
-    with pytest.raises(ValueError, match=message):
-        support_query.check_split(fraction, kind)

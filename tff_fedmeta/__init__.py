@@ -16,7 +16,13 @@ os.environ.setdefault("TF_OVERRIDE_GLOBAL_THREADPOOL", "1")
 _PUBLIC = {
     "ALGORITHMS": "algorithms",
     "build_adaptation_eval": "adaptation",
+    "build_anil": "algorithms",
     "build_fedavg": "baselines",
+    "build_fedprox": "baselines",
+    "build_fedsgd": "baselines",
+    "build_maml": "algorithms",
+    "build_meta_sgd": "algorithms",
+    "build_per_fedavg": "algorithms",
     "build_reptile": "algorithms",
     "client_dataset": "client_data",
     "local_runtime": "runtime",

@@ -9,16 +9,21 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_fedmeta import algorithms, client_work, local_updates, minibatches, support_query
+from tff_fedmeta import (
+    algorithms,
+    client_work,
+    hyperparameters,
+    inner_loop,
+    minibatches,
+    support_query,
+)
 
-# Query examples in one forward pass: it bounds memory and has no influence on the result.
-_QUERY_BATCH = 128
 # TFF adds these two to every Keras model; `num_query` already says it.
 _COUNTERS = ("num_examples", "num_batches")
 
 
 def build_adaptation_eval(
-    model_fn: algorithms.ModelFn,
+    model_fn: client_work.ModelFn,
     *,
     inner_learning_rate: float,
     batch_size: int,
@@ -67,27 +72,15 @@ def build_adaptation_eval(
         inner_learning_rate, batch_size, inner_epochs, inner_steps
     )
     num_points = 1 + next(iter(budget.values()))
-    support_query.check_split(support_fraction, split)
+    hyperparameters.check_split(support_fraction, split)
     if learned_rates and inner_optimizer is not None:
         raise ValueError("learned_rates adapts by SGD with those rates; give no inner_optimizer.")
-    with tf.Graph().as_default():
-        model = model_fn()
-        weights_type = tff.learning.models.weights_type_from_model(model)
-        data_type = client_work.client_type(model)
-    if learned_rates:
-        trainable = list(weights_type.trainable)
-        weights_type = tff.StructWithPythonType(
-            [("trainable", trainable * 2), ("non_trainable", weights_type.non_trainable)],
-            tff.learning.models.ModelWeights,
-        )
-
-    optimizer = inner_optimizer or local_updates.SGD(float(inner_learning_rate))
+    types = client_work.client_types(model_fn, learned_rates)
+    fixed_rule = inner_loop.build_rule(inner_optimizer, inner_learning_rate)
 
     def adapt_and_measure(model, weights, client):
-        _assign(model.non_trainable_variables, weights.non_trainable)
-        num_weights = len(model.trainable_variables)
-        theta, rates = weights.trainable[:num_weights], weights.trainable[num_weights:]
-        _assign(model.trainable_variables, theta)
+        rates = client_work.assign_weights(model, weights)
+        rule = inner_loop.SGD(rates) if learned_rates else fixed_rule
         examples = client_work.as_batch(model, client["x"], client["y"])
         sides = support_query.split_support_query(
             client_work.nothing_unless_finite(examples),
@@ -102,22 +95,20 @@ def build_adaptation_eval(
             shuffle=shuffle,
             **budget,
         )
-        rule = local_updates.SGD(rates) if learned_rates else optimizer
-        state = local_updates.fresh_state(rule, model.trainable_variables, inner_learning_rate)
         steps_between = 1 if inner_epochs is None else plan.steps_per_epoch
-        curves = _measured_training(model, sides, plan, rule, state, num_points, steps_between)
+        curves = _measured_training(model, sides, plan, rule, num_points, steps_between)
         return collections.OrderedDict(
             num_support=sides.num_support, num_query=sides.num_query, **curves
         )
 
-    @tff.tensorflow.computation(weights_type, data_type)
+    @tff.tensorflow.computation(types.weights, types.client)
     def evaluate_client(weights, dataset):
         model = client_work.build_client_model(model_fn)
         run = tf.function(lambda weights, client: adapt_and_measure(model, weights, client))
         return run(weights, dataset.get_single_element())
 
     @tff.federated_computation(
-        tff.FederatedType(weights_type, tff.SERVER), tff.FederatedType(data_type, tff.CLIENTS)
+        tff.FederatedType(types.weights, tff.SERVER), tff.FederatedType(types.client, tff.CLIENTS)
     )
     def evaluate(weights, clients):
         return tff.federated_map(evaluate_client, (tff.federated_broadcast(weights), clients))
@@ -125,7 +116,7 @@ def build_adaptation_eval(
     return evaluate
 
 
-def _measured_training(model, sides, plan, optimizer, state, num_points, steps_between):
+def _measured_training(model, sides, plan, rule, num_points, steps_between):
     """Trains on support and returns each metric on query as [num_points], point 0 untrained."""
     finalizers = model.metric_finalizers()
     names = [name for name in finalizers if name not in _COUNTERS]
@@ -134,7 +125,7 @@ def _measured_training(model, sides, plan, optimizer, state, num_points, steps_b
         # Point 0 runs the steps from 0 to 0: none.
         first = tf.minimum(tf.maximum(point - 1, 0) * steps_between, plan.num_steps)
         last = tf.minimum(point * steps_between, plan.num_steps)
-        state = local_updates.train(model, sides.support, plan, optimizer, state, first, last)
+        state, _ = inner_loop.train(model, sides.support, plan, rule, state, first, last)
         values = _measure(model, sides.query, sides.num_query)
         curves = {
             name: curves[name].write(point, tf.cast(finalizers[name](values[name]), tf.float32))
@@ -143,6 +134,7 @@ def _measured_training(model, sides, plan, optimizer, state, num_points, steps_b
         return point + 1, state, curves
 
     curves = {name: tf.TensorArray(tf.float32, num_points) for name in names}
+    state = rule.initialize(model.trainable_variables)
     _, _, curves = tf.while_loop(
         lambda point, *_: point < num_points,
         advance,
@@ -153,11 +145,11 @@ def _measured_training(model, sides, plan, optimizer, state, num_points, steps_b
 
 
 def _measure(model, examples, num_examples):
-    """Returns the model's unfinalized metrics on all examples, in passes of `_QUERY_BATCH`."""
+    """Returns the model's unfinalized metrics on all examples, in passes of `minibatches.PASS`."""
     model.reset_metrics()
 
     def forward(start):
-        stop = tf.minimum(start + _QUERY_BATCH, num_examples)
+        stop = tf.minimum(start + minibatches.PASS, num_examples)
         batch = minibatches.gather_examples(examples, tf.range(start, stop))
         model.forward_pass(batch, training=False)
         return (stop,)
@@ -168,24 +160,20 @@ def _measure(model, examples, num_examples):
     return model.report_local_unfinalized_metrics()
 
 
-def _assign(variables, values):
-    for variable, value in zip(variables, values):
-        variable.assign(value)
-
-
 class NothingToMeasureError(ValueError):
     """There is no figure to go by; the message says why and what to do."""
 
 
 def choose_adaptation(
-    curves: Mapping[float, Sequence[Mapping[str, Any]]],
+    curves: Mapping[Optional[float], Sequence[Mapping[str, Any]]],
     metric: str,
     higher_is_better: bool = True,
-) -> tuple[float, int]:
+) -> tuple[Optional[float], int]:
     """Chooses how to adapt from what validation clients showed.
 
     Args:
-      curves: For each learning rate tried, the clients' results of `build_adaptation_eval`.
+      curves: For each learning rate tried, the clients' results of `build_adaptation_eval`. The
+        rate None stands for learnt rates.
       metric: The metric whose mean over clients decides.
       higher_is_better: Whether more of it is better.
 
@@ -196,20 +184,24 @@ def choose_adaptation(
     Raises:
       NothingToMeasureError: If no client has a query to measure on, or no setting a finite mean.
     """
-    best = None
-    for rate in sorted(curves):
+    best, best_rate = None, None
+    for rate in sorted(curves, key=_as_number):
         means = np.mean([client[metric] for client in measurable(curves[rate])], axis=0)
         for steps, mean in enumerate(means.tolist()):
             score = mean if higher_is_better else -mean
-            candidate = (score, -steps, -rate)
+            candidate = (score, -steps, -_as_number(rate))
             if math.isfinite(score) and (best is None or candidate > best):
-                best = candidate
+                best, best_rate = candidate, rate
     if best is None:
         raise NothingToMeasureError(
             f"No setting gave a finite {metric} on the validation clients; use a smaller "
             "inner_learning_rate for training."
         )
-    return -best[2], -best[1]
+    return best_rate, -best[1]
+
+
+def _as_number(rate: Optional[float]) -> float:
+    return 0.0 if rate is None else rate
 
 
 def measurable(results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

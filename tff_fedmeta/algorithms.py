@@ -7,9 +7,12 @@ from typing import Any, Callable, Optional
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_fedmeta import client_work, local_updates
+from tff_fedmeta import client_work, hyperparameters, inner_loop, local_updates, model_checks
+from tff_fedmeta.client_work import ModelFn
 
-ModelFn = Callable[[], tff.learning.models.VariableModel]
+# The server's step of the methods that send gradients, where none is given: Adam's, because the
+# size of a meta-gradient says little about how far to go.
+_META_LEARNING_RATE = 0.001
 
 
 def build_reptile(
@@ -51,21 +54,21 @@ def build_reptile(
       A `tff.learning.templates.LearningProcess` over one-element clients (`client_dataset`).
 
     Raises:
-      ValueError: If a value is out of its range or both epochs and steps are given.
+      ValueError: If a value is out of its range, both epochs and steps are given, or the model has
+        moving statistics, which are not aggregated (batch normalisation that is not frozen).
       TypeError: If `client_weighting` is no `tff.learning.ClientWeighting`.
     """
     budget = check_local_training(inner_learning_rate, batch_size, inner_epochs, inner_steps)
-    local_update = functools.partial(
-        local_updates.reptile,
-        optimizer=inner_optimizer or local_updates.SGD(float(inner_learning_rate)),
-        learning_rate=inner_learning_rate,
-        batch_size=batch_size,
-        shuffle=shuffle,
-        **budget,
-    )
+    rule = inner_loop.build_rule(inner_optimizer, inner_learning_rate)
+
+    def compute_update(model, examples, seed, _):
+        return local_updates.reptile(
+            model, examples, seed, rule=rule, batch_size=batch_size, shuffle=shuffle, **budget
+        )
+
     work = client_work.build_client_work(
         model_fn,
-        local_update,
+        compute_update,
         client_weighting=client_weighting,
         metrics_aggregator=metrics_aggregator,
     )
@@ -77,10 +80,304 @@ def build_reptile(
     )
 
 
+def build_maml(
+    model_fn: ModelFn,
+    *,
+    inner_learning_rate: float,
+    batch_size: int,
+    inner_epochs: Optional[int] = None,
+    inner_steps: Optional[int] = None,
+    first_order: bool = False,
+    support_fraction: float = 0.5,
+    split: str = "random",
+    shuffle: bool = True,
+    inner_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
+    server_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
+    client_weighting: tff.learning.ClientWeighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
+    model_aggregator: Optional[Any] = None,
+    metrics_aggregator: Optional[Callable[..., Any]] = None,
+) -> tff.learning.templates.LearningProcess:
+    """Builds MAML (Finn, Abbeel and Levine, arXiv:1703.03400), second order, or FOMAML.
+
+    Each round every client adapts to its support and sends the exact gradient of its query loss by
+    the weights it started from; the server descends along the weighted mean. With one inner step
+    on all of the support and `split="same"` that is, to the letter, gradient descent on
+    sum_i w_i L_i(theta - alpha grad L_i(theta)), w_i the clients' shares of the examples.
+
+    Args:
+      model_fn: A no-argument function returning a fresh `tff.learning.models.VariableModel`.
+      inner_learning_rate: Alpha, the rate of the inner steps, >= 0.
+      batch_size: Support examples in an inner step, >= 1.
+      inner_epochs: Epochs over support, >= 0 (1 if neither this nor `inner_steps` is given), or
+      inner_steps: inner steps, >= 0, that walk the batches and reshuffle when they run out.
+      first_order: Whether the gradient at the adapted weights is sent as it is (FOMAML), without
+        the derivative of the inner steps.
+      support_fraction: The share of a client's examples that is support, in (0, 1).
+      split: "random", "ordered" or "same"; see `support_query.split_support_query`.
+      shuffle: Whether the order of support is shuffled in every epoch, by each client's own seed.
+      inner_optimizer: The rule of the inner steps, fresh at every client; None is plain SGD. Its
+        learning rate is `inner_learning_rate`. Its steps are differentiated too.
+      server_optimizer: Applies the mean gradient; None is Adam with rate 0.001.
+      client_weighting: How much a client counts in the mean: by all of its examples, support and
+        query, or all the same.
+      model_aggregator: As in `build_reptile`.
+      metrics_aggregator: As in `build_reptile`. The metrics are those on query, adapted.
+
+    Returns:
+      A `tff.learning.templates.LearningProcess` over one-element clients (`client_dataset`). A
+      client with a single example cannot be split and contributes nothing.
+
+    Raises:
+      ValueError: If a value is out of its range, both epochs and steps are given, the model has
+        moving statistics, or it draws random numbers in training (dropout) and the order is second:
+        the derivative of a step would not be that of the step taken.
+      TypeError: If `client_weighting` is no `tff.learning.ClientWeighting`.
+    """
+    budget = check_local_training(inner_learning_rate, batch_size, inner_epochs, inner_steps)
+    return _build_meta_gradient_process(
+        model_fn,
+        functools.partial(
+            local_updates.maml,
+            rule=inner_loop.build_rule(inner_optimizer, inner_learning_rate),
+            first_order=first_order,
+            **budget,
+        ),
+        second_order=not first_order,
+        batch_size=batch_size,
+        support_fraction=support_fraction,
+        split=split,
+        shuffle=shuffle,
+        server_optimizer=server_optimizer,
+        client_weighting=client_weighting,
+        model_aggregator=model_aggregator,
+        metrics_aggregator=metrics_aggregator,
+    )
+
+
+def build_meta_sgd(
+    model_fn: ModelFn,
+    *,
+    inner_learning_rate: float,
+    batch_size: int,
+    inner_epochs: Optional[int] = None,
+    inner_steps: Optional[int] = None,
+    **options: Any,
+) -> tff.learning.templates.LearningProcess:
+    """Builds Meta-SGD (Li, Zhou, Chen and Li, arXiv:1707.09835): MAML that learns its inner rates.
+
+    Every weight has a rate of its own, sent, adapted with, differentiated by and aggregated as the
+    weights are. `get_model_weights(state).trainable` holds the n weights and behind them their n
+    rates; `build_adaptation_eval(learned_rates=True)` and `to_keras(learned_rates=True)` take both.
+
+    Args:
+      model_fn: As in `build_maml`, and so are the others.
+      inner_learning_rate: What every rate starts from, >= 0. They may become negative.
+      batch_size: Support examples in an inner step, >= 1.
+      inner_epochs: Epochs over support, or
+      inner_steps: inner steps.
+      **options: `support_fraction`, `split`, `shuffle`, `server_optimizer` (of weights and rates),
+        `client_weighting`, `model_aggregator` and `metrics_aggregator`, as in `build_maml`.
+
+    Returns:
+      As `build_maml`.
+
+    Raises:
+      ValueError: As `build_maml`, and if there is an `inner_optimizer`.
+      TypeError: As `build_maml`.
+    """
+    if options.pop("inner_optimizer", None) is not None:
+        raise ValueError("build_meta_sgd steps by the rates it learns; give no inner_optimizer.")
+    budget = check_local_training(inner_learning_rate, batch_size, inner_epochs, inner_steps)
+
+    def meta_sgd(model, examples, seed, rates, **settings):
+        rule = inner_loop.SGD(rates)
+        return local_updates.maml(model, examples, seed, rule=rule, **settings, **budget)
+
+    return _build_meta_gradient_process(
+        model_fn,
+        meta_sgd,
+        second_order=True,
+        batch_size=batch_size,
+        initial_rate=inner_learning_rate,
+        **options,
+    )
+
+
+def build_anil(
+    model_fn: ModelFn,
+    *,
+    inner_learning_rate: float,
+    batch_size: int,
+    head_layers: int = 1,
+    inner_epochs: Optional[int] = None,
+    inner_steps: Optional[int] = None,
+    first_order: bool = False,
+    inner_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
+    **options: Any,
+) -> tff.learning.templates.LearningProcess:
+    """Builds ANIL (Raghu, Raghu, Bengio and Vinyals, arXiv:1909.09157): MAML that adapts the head.
+
+    The inner steps move the last layers alone; the gradient, second order as in MAML, is by all
+    weights. With all layers in the head it *is* MAML.
+
+    Args:
+      model_fn: As in `build_maml`, and so are the others.
+      inner_learning_rate: The rate of the inner steps, >= 0.
+      batch_size: Support examples in an inner step, >= 1.
+      head_layers: How many layers the head has, counted from the end among those that have weights;
+        layers are told apart by the names of their variables. From 1 to all of them.
+      inner_epochs: Epochs over support, or
+      inner_steps: inner steps.
+      first_order: Whether the derivative of the inner steps is left out.
+      inner_optimizer: The rule of the inner steps.
+      **options: `support_fraction`, `split`, `shuffle`, `server_optimizer`, `client_weighting`,
+        `model_aggregator` and `metrics_aggregator`, as in `build_maml`.
+
+    Returns:
+      As `build_maml`.
+
+    Raises:
+      ValueError: As `build_maml`, and if the model has fewer layers than `head_layers`.
+      TypeError: As `build_maml`.
+    """
+    budget = check_local_training(inner_learning_rate, batch_size, inner_epochs, inner_steps)
+    with tf.Graph().as_default():
+        head = model_checks.head_variables(model_fn(), head_layers)
+    return _build_meta_gradient_process(
+        model_fn,
+        functools.partial(
+            local_updates.maml,
+            rule=inner_loop.build_rule(inner_optimizer, inner_learning_rate),
+            first_order=first_order,
+            moving=head,
+            **budget,
+        ),
+        second_order=not first_order,
+        batch_size=batch_size,
+        **options,
+    )
+
+
+def build_per_fedavg(
+    model_fn: ModelFn,
+    *,
+    inner_learning_rate: float,
+    meta_learning_rate: float,
+    local_meta_steps: int,
+    batch_size: int,
+    inner_epochs: Optional[int] = None,
+    inner_steps: Optional[int] = None,
+    first_order: bool = False,
+    inner_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
+    **options: Any,
+) -> tff.learning.templates.LearningProcess:
+    """Builds Per-FedAvg (Fallah, Mokhtari and Ozdaglar, arXiv:2002.07948): local steps of MAML.
+
+    Each round every client takes tau steps of its own along its meta-gradient, and the server
+    averages where they end. With tau = 1 this *is* MAML at a server step of `meta_learning_rate`.
+
+    Args:
+      model_fn: As in `build_maml`, and so are the others.
+      inner_learning_rate: Alpha, the rate of the inner steps, >= 0.
+      meta_learning_rate: Beta, the rate of the local meta-steps, >= 0.
+      local_meta_steps: Tau, the local meta-steps, >= 1.
+      batch_size: Support examples in an inner step, >= 1.
+      inner_epochs: Epochs over support, which the meta-steps divide among them, as they do one
+        pass over query (1 if neither this nor `inner_steps` is given); or
+      inner_steps: inner steps in every meta-step, each of which sees all of the query.
+      first_order: Whether the Hessian is left out, the paper's variant FO; otherwise it is
+        multiplied exactly, where the paper's HF takes a difference of gradients.
+      inner_optimizer: The rule of the inner steps, fresh in every meta-step.
+      **options: `support_fraction`, `split`, `shuffle`, `server_optimizer` (None is SGD with rate
+        1, the mean), `client_weighting`, `model_aggregator` and `metrics_aggregator`, as in
+        `build_maml`.
+
+    Returns:
+      As `build_maml`.
+
+    Raises:
+      ValueError: As `build_maml`.
+      TypeError: As `build_maml`.
+    """
+    budget = check_local_training(inner_learning_rate, batch_size, inner_epochs, inner_steps)
+    _check_rate("meta_learning_rate", meta_learning_rate)
+    if local_meta_steps < 1:
+        raise ValueError(f"local_meta_steps must be >= 1, but is {local_meta_steps}.")
+    if options.get("server_optimizer") is None:
+        options["server_optimizer"] = tff.learning.optimizers.build_sgdm(1.0)
+    return _build_meta_gradient_process(
+        model_fn,
+        functools.partial(
+            local_updates.per_fedavg,
+            rule=inner_loop.build_rule(inner_optimizer, inner_learning_rate),
+            meta_learning_rate=meta_learning_rate,
+            local_meta_steps=local_meta_steps,
+            first_order=first_order,
+            **budget,
+        ),
+        second_order=not first_order,
+        batch_size=batch_size,
+        **options,
+    )
+
+
 # name -> builder; every builder takes (model_fn, **hyperparameters).
 ALGORITHMS: dict[str, Callable[..., tff.learning.templates.LearningProcess]] = {
     "reptile": build_reptile,
+    "fomaml": functools.partial(build_maml, first_order=True),
+    "maml": build_maml,
+    "meta_sgd": build_meta_sgd,
+    "anil": build_anil,
+    "per_fedavg": build_per_fedavg,
 }
+
+# Those whose weights have learnt rates behind them.
+LEARN_RATES = frozenset({"meta_sgd"})
+
+
+def _build_meta_gradient_process(
+    model_fn: ModelFn,
+    local_update: Callable[..., local_updates.LocalUpdate],
+    *,
+    second_order: bool,
+    batch_size: int,
+    support_fraction: float = 0.5,
+    split: str = "random",
+    shuffle: bool = True,
+    server_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
+    client_weighting: tff.learning.ClientWeighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
+    model_aggregator: Optional[Any] = None,
+    metrics_aggregator: Optional[Callable[..., Any]] = None,
+    initial_rate: Optional[float] = None,
+) -> tff.learning.templates.LearningProcess:
+    """Builds what the methods with a support and a query have in common; see `build_maml`."""
+    hyperparameters.check_split(support_fraction, split)
+    if second_order:
+        model_checks.refuse_stochastic_layers(model_fn)
+    learned_rates = initial_rate is not None
+    settings = dict(
+        batch_size=batch_size, support_fraction=support_fraction, split=split, shuffle=shuffle
+    )
+
+    def compute_update(model, examples, seed, rates):
+        more = dict(rates=rates) if learned_rates else {}
+        return local_update(model, examples, seed, **more, **settings)
+
+    work = client_work.build_client_work(
+        model_fn,
+        compute_update,
+        learned_rates=learned_rates,
+        client_weighting=client_weighting,
+        metrics_aggregator=metrics_aggregator,
+        min_examples=1 if split == "same" else 2,
+    )
+    return compose(
+        model_fn,
+        work,
+        server_optimizer or tff.learning.optimizers.build_adam(_META_LEARNING_RATE),
+        model_aggregator,
+        initial_rate,
+    )
 
 
 def compose(
@@ -88,12 +385,25 @@ def compose(
     work: tff.learning.templates.ClientWorkProcess,
     server_optimizer: tff.learning.optimizers.Optimizer,
     model_aggregator: Optional[Any] = None,
+    initial_rate: Optional[float] = None,
 ) -> tff.learning.templates.LearningProcess:
-    """Composes client work with TFF's broadcast, an aggregator and a server optimizer."""
+    """Composes client work with TFF's broadcast, an aggregator and a server optimizer.
+
+    Args:
+      model_fn: A no-argument function returning a fresh `tff.learning.models.VariableModel`.
+      work: What the clients do.
+      server_optimizer: Applies the mean update.
+      model_aggregator: A TFF aggregation factory; None is the weighted mean.
+      initial_rate: What a learnt rate for each weight starts from; None: there are none.
+    """
 
     @tff.tensorflow.computation
     def initial_weights():
-        return tff.learning.models.ModelWeights.from_model(model_fn())
+        weights = tff.learning.models.ModelWeights.from_model(model_fn())
+        if initial_rate is None:
+            return weights
+        rates = [tf.fill(w.shape, tf.cast(initial_rate, w.dtype)) for w in weights.trainable]
+        return tff.learning.models.ModelWeights([*weights.trainable, *rates], weights.non_trainable)
 
     weights_type = initial_weights.type_signature.result
     aggregator = model_aggregator or tff.aggregators.MeanFactory()
@@ -119,8 +429,7 @@ def check_local_training(
     Raises:
       ValueError: If a value is out of its range or both are given.
     """
-    if not (math.isfinite(inner_learning_rate) and inner_learning_rate >= 0):
-        raise ValueError(f"inner_learning_rate must be >= 0, but is {inner_learning_rate}.")
+    _check_rate("inner_learning_rate", inner_learning_rate)
     if batch_size < 1:
         raise ValueError(f"batch_size must be >= 1, but is {batch_size}.")
     if inner_epochs is not None and inner_steps is not None:
@@ -136,3 +445,8 @@ def check_local_training(
     if epochs < 0:
         raise ValueError(f"inner_epochs must be >= 0, but is {epochs}.")
     return {"inner_epochs": epochs}
+
+
+def _check_rate(name: str, rate: float) -> None:
+    if not (math.isfinite(rate) and rate >= 0):
+        raise ValueError(f"{name} must be >= 0, but is {rate}.")

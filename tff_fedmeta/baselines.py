@@ -1,5 +1,7 @@
 """TFF's own algorithms over the same one-element clients, to compare with."""
 
+import collections
+import math
 from typing import Any, Callable, Optional
 
 import tensorflow as tf
@@ -35,8 +37,10 @@ def build_fedavg(
       shuffle: Whether examples are shuffled, by each client's own seed.
       server_optimizer: Applies the mean update; None is SGD with rate 1.
       client_weighting: How much a client counts in the mean. TFF's NUM_EXAMPLES counts what a
-        client trained on: with `inner_steps` that is not its size, as it is in Reptile.
-      model_aggregator: A TFF aggregation factory for updates; None is the weighted mean.
+        client trained on: with `inner_steps` that is not its size, as it is in Reptile. Its
+        UNIFORM counts a client without examples too, as one that stayed where it was.
+      model_aggregator: A TFF aggregation factory for updates, one that takes weights; None is the
+        weighted mean.
       metrics_aggregator: As in `tff.learning.algorithms`.
 
     Returns:
@@ -44,15 +48,162 @@ def build_fedavg(
 
     Raises:
       ValueError: If a value is out of its range or both epochs and steps are given.
+      TypeError: If `model_aggregator` takes no weights.
     """
     budget = algorithms.check_local_training(
         inner_learning_rate, batch_size, inner_epochs, inner_steps
     )
+    process = tff.learning.algorithms.build_weighted_fed_avg(
+        model_fn,
+        client_optimizer_fn=tff.learning.optimizers.build_sgdm(inner_learning_rate),
+        server_optimizer_fn=server_optimizer,
+        client_weighting=client_weighting,
+        model_aggregator=model_aggregator,
+        metrics_aggregator=metrics_aggregator,
+    )
+    return _for_one_element_clients(model_fn, process, batch_size, shuffle, budget)
+
+
+def build_fedprox(
+    model_fn: algorithms.ModelFn,
+    *,
+    inner_learning_rate: float,
+    proximal_strength: float,
+    batch_size: int,
+    inner_epochs: Optional[int] = None,
+    inner_steps: Optional[int] = None,
+    shuffle: bool = True,
+    server_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
+    client_weighting: tff.learning.ClientWeighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
+    model_aggregator: Optional[Any] = None,
+    metrics_aggregator: Optional[Callable[..., Any]] = None,
+) -> tff.learning.templates.LearningProcess:
+    """Builds FedProx as TFF's FedAvg, untouched, whose clients take proximal SGD steps.
+
+    FedProx (Li et al., arXiv:1812.06127) is FedAvg with a term in every client's loss that keeps it
+    near the server's weights w0: proximal_strength / 2 * ||w - w0||^2. This is not
+    TFF 0.87's `build_weighted_fed_prox`, which gets the sign of the term wrong: to the gradient it
+    adds proximal_strength * (w0 - w), which drives clients away.
+
+    Args:
+      model_fn: As in `build_fedavg`, and so are all arguments but `proximal_strength`.
+      inner_learning_rate: The rate of the clients' SGD steps.
+      proximal_strength: The paper's mu, >= 0; 0 is FedAvg.
+      batch_size: Examples in a local step.
+      inner_epochs: Local epochs, or
+      inner_steps: local steps.
+      shuffle: Whether examples are shuffled.
+      server_optimizer: Applies the mean update.
+      client_weighting: How much a client counts in the mean.
+      model_aggregator: A TFF aggregation factory for updates.
+      metrics_aggregator: As in `tff.learning.algorithms`.
+
+    Returns:
+      A `tff.learning.templates.LearningProcess`.
+
+    Raises:
+      ValueError: If a value is out of its range or both epochs and steps are given.
+      TypeError: If `model_aggregator` takes no weights.
+    """
+    budget = algorithms.check_local_training(
+        inner_learning_rate, batch_size, inner_epochs, inner_steps
+    )
+    if not (math.isfinite(proximal_strength) and proximal_strength >= 0):
+        raise ValueError(f"proximal_strength must be finite and >= 0, but is {proximal_strength}.")
+    process = tff.learning.algorithms.build_weighted_fed_avg(
+        model_fn,
+        client_optimizer_fn=_ProximalSGD(inner_learning_rate, proximal_strength),
+        server_optimizer_fn=server_optimizer,
+        client_weighting=client_weighting,
+        model_aggregator=model_aggregator,
+        metrics_aggregator=metrics_aggregator,
+    )
+    return _for_one_element_clients(model_fn, process, batch_size, shuffle, budget)
+
+
+def build_fedsgd(
+    model_fn: algorithms.ModelFn,
+    *,
+    batch_size: int,
+    server_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
+    model_aggregator: Optional[Any] = None,
+    metrics_aggregator: Optional[Callable[..., Any]] = None,
+) -> tff.learning.templates.LearningProcess:
+    """Builds `tff.learning.algorithms.build_fed_sgd`, untouched, as in `build_fedavg`.
+
+    FedSGD (McMahan et al., arXiv:1602.05629) trains at the server alone: each round it makes one
+    step along the gradient, at its own weights, on all examples of all clients.
+
+    Args:
+      model_fn: As in `build_fedavg`.
+      batch_size: Examples a client takes the gradient of at a time, >= 1. It bounds memory; the
+        gradients are averaged by examples.
+      server_optimizer: Applies the mean gradient; None is TFF's default, SGD with rate 0.1.
+      model_aggregator: As in `build_fedavg`, for gradients. Clients count by their examples.
+      metrics_aggregator: As in `build_fedavg`.
+
+    Returns:
+      A `tff.learning.templates.LearningProcess`.
+
+    Raises:
+      ValueError: If `batch_size` is out of its range.
+      TypeError: If `model_aggregator` takes no weights.
+    """
+    budget = algorithms.check_local_training(0.0, batch_size, inner_epochs=1, inner_steps=None)
+    process = tff.learning.algorithms.build_fed_sgd(
+        model_fn,
+        server_optimizer_fn=server_optimizer or tff.learning.optimizers.build_sgdm(0.1),
+        model_aggregator=model_aggregator,
+        metrics_aggregator=metrics_aggregator,
+    )
+    return _for_one_element_clients(model_fn, process, batch_size, False, budget)
+
+
+# name -> builder, called as those of `algorithms.ALGORITHMS` are.
+BASELINES: dict[str, Callable[..., tff.learning.templates.LearningProcess]] = {
+    "fedavg": build_fedavg,
+    "fedprox": build_fedprox,
+    "fedsgd": build_fedsgd,
+}
+
+
+class _ProximalSGD(tff.learning.optimizers.Optimizer):
+    """SGD on the loss and strength / 2 * ||w - w0||^2, w0 being the weights of the first step."""
+
+    def __init__(self, learning_rate: float, strength: float):
+        self._learning_rate = learning_rate
+        self._strength = strength
+
+    def initialize(self, specs):
+        start = tf.nest.map_structure(lambda spec: tf.zeros(spec.shape, spec.dtype), specs)
+        return collections.OrderedDict(has_start=tf.constant(False), start=start)
+
+    def next(self, state, weights, gradients):
+        has_start = state["has_start"]
+        start = tf.nest.map_structure(
+            lambda w0, w: tf.where(has_start, w0, w), state["start"], weights
+        )
+        new_weights = tf.nest.map_structure(
+            lambda w, w0, g: w - self._learning_rate * (g + self._strength * (w - w0)),
+            weights,
+            start,
+            gradients,
+        )
+        return collections.OrderedDict(has_start=tf.constant(True), start=start), new_weights
+
+
+def _for_one_element_clients(
+    model_fn: algorithms.ModelFn,
+    process: tff.learning.templates.LearningProcess,
+    batch_size: int,
+    shuffle: bool,
+    budget: dict[str, int],
+) -> tff.learning.templates.LearningProcess:
+    """Returns the process over clients that cut their one element into its batches first."""
     with tf.Graph().as_default():
         model = model_fn()
-        data_type = client_work.client_type(model)
 
-    @tff.tensorflow.computation(data_type)
+    @tff.tensorflow.computation(client_work.client_types(model_fn).client)
     def cut_into_batches(dataset):
         client = dataset.get_single_element()
         examples = client_work.as_batch(model, client["x"], client["y"])
@@ -66,20 +217,6 @@ def build_fedavg(
         steps = tf.data.Dataset.range(tf.cast(plan.num_steps, tf.int64))
         return steps.map(lambda step: minibatches.gather_examples(examples, plan.indices(step)))
 
-    process = tff.learning.algorithms.build_weighted_fed_avg(
-        model_fn,
-        client_optimizer_fn=tff.learning.optimizers.build_sgdm(inner_learning_rate),
-        server_optimizer_fn=server_optimizer,
-        client_weighting=client_weighting,
-        model_aggregator=model_aggregator,
-        metrics_aggregator=metrics_aggregator,
-    )
     return tff.simulation.compose_dataset_computation_with_learning_process(
         cut_into_batches, process
     )
-
-
-# name -> builder, called as those of `algorithms.ALGORITHMS` are.
-BASELINES: dict[str, Callable[..., tff.learning.templates.LearningProcess]] = {
-    "fedavg": build_fedavg,
-}

@@ -77,11 +77,7 @@ class ExperimentConfig:
         for name in ("inner_epochs", "inner_steps", "num_test_clients"):
             if getattr(self, name) is not None:
                 hyperparameters.check_count(name, getattr(self, name), 1)
-        if not 0 < self.support_fraction < 1:
-            raise ValueError(
-                "support_fraction must lie between 0 and 1, both excluded, "
-                f"but is {self.support_fraction}."
-            )
+        hyperparameters.check_split(self.support_fraction)
         rates = self.adaptation_learning_rates
         if not rates or not all(0 < rate < math.inf for rate in rates):
             raise ValueError(

@@ -19,7 +19,6 @@ from tff_fedmeta import (
     baselines,
     client_data,
     export,
-    hyperparameters,
     reporting,
     training,
 )
@@ -33,6 +32,15 @@ _MONITORED_CLIENTS = 20
 _CLIENTS_PER_CALL = 50
 
 _BUILDERS = {**algorithms.ALGORITHMS, **baselines.BASELINES}
+_SERVER_OPTIMIZERS = {
+    "sgd": tff.learning.optimizers.build_sgdm,
+    "adam": tff.learning.optimizers.build_adam,
+    "yogi": tff.learning.optimizers.build_yogi,
+}
+_WEIGHTINGS = {
+    "examples": tff.learning.ClientWeighting.NUM_EXAMPLES,
+    "uniform": tff.learning.ClientWeighting.UNIFORM,
+}
 
 
 def run(
@@ -57,13 +65,17 @@ def run(
       The comparison table, in Markdown.
     """
     read = client_data.cached_reader(task.read_client)
-    evaluators = build_evaluators(config, task)
+    evaluators_of = {
+        learns_rates: build_evaluators(config, task, learns_rates)
+        for learns_rates in {name in algorithms.LEARN_RATES for name in config.algorithms}
+    }
     phases = ("training", "client_work", "evaluation", "export")
     timings: dict[str, Any] = {"data": data_seconds, **{phase: {} for phase in phases}}
     predictions = {}
     x = _probe_inputs(task.input_spec[0])
     for algorithm in config.algorithms:
         directory = output_dir / algorithm
+        evaluators = evaluators_of[algorithm in algorithms.LEARN_RATES]
         weights = train_algorithm(
             config, task, algorithm, read, evaluators, directory, client_clock
         )
@@ -98,30 +110,44 @@ def build_process(
     model_fn: Callable[[], tff.learning.models.VariableModel],
 ) -> tff.learning.templates.LearningProcess:
     """Builds the learning process of one algorithm as the configuration has it."""
-    values = hyperparameters.HYPERPARAMETERS[algorithm](**config.hyperparameters[algorithm])
-    weighting = tff.learning.ClientWeighting.NUM_EXAMPLES
-    if getattr(values, "client_weighting", "examples") == "uniform":
-        weighting = tff.learning.ClientWeighting.UNIFORM
+    values = dict(config.hyperparameters[algorithm])
+    server_optimizer = _server_optimizer(
+        values.pop("server_optimizer"),
+        values.pop("server_learning_rate"),
+        warmup=values.pop("server_warmup"),
+        decay=config.rounds if values.pop("server_decay") else None,
+    )
+    if "client_weighting" in values:
+        values["client_weighting"] = _WEIGHTINGS[values["client_weighting"]]
+    if "inner_learning_rate" in values:  # without local steps their number has no meaning
+        values.update(config.local_budget)
     return _BUILDERS[algorithm](
-        model_fn,
-        inner_learning_rate=values.inner_learning_rate,
-        batch_size=config.batch_size,
-        server_optimizer=_server_optimizer(values, config.rounds),
-        client_weighting=weighting,
-        **config.local_budget,
+        model_fn, batch_size=config.batch_size, server_optimizer=server_optimizer, **values
     )
 
 
-def _server_optimizer(values: Any, rounds: int) -> tff.learning.optimizers.Optimizer:
-    rate = values.server_learning_rate
-    optimizer = tff.learning.optimizers.build_sgdm(rate)
-    if not getattr(values, "server_decay", False):
+def _server_optimizer(
+    name: str, rate: float, warmup: int, decay: Optional[int]
+) -> tff.learning.optimizers.Optimizer:
+    """Builds a server optimizer.
+
+    Args:
+      name: Which one.
+      rate: Its learning rate.
+      warmup: Over how many rounds the rate rises linearly at first.
+      decay: Over how many rounds, from the first, it falls linearly to 0; None: it does not.
+    """
+    optimizer = _SERVER_OPTIMIZERS[name](rate)
+    if not warmup and decay is None:
         return optimizer
-    return tff.learning.optimizers.schedule_learning_rate(
-        optimizer,
-        # TFF counts rounds from 0; the last one still moves, by rate / rounds.
-        lambda done: rate * tf.maximum(1.0 - tf.cast(done, tf.float32) / rounds, 0.0),
-    )
+
+    def rate_of_round(done):  # TFF counts rounds from 0, and each moves a little
+        done = tf.cast(done, tf.float32)
+        risen = tf.minimum((done + 1) / warmup, 1.0) if warmup else 1.0
+        left = tf.maximum(1.0 - done / decay, 0.0) if decay else 1.0
+        return rate * risen * left
+
+    return tff.learning.optimizers.schedule_learning_rate(optimizer, rate_of_round)
 
 
 def adaptation_curves(
@@ -152,17 +178,27 @@ def adaptation_curves(
     return results
 
 
-def build_evaluators(config: ExperimentConfig, task: Any) -> dict[float, tff.Computation]:
-    """Returns one evaluation for each learning rate of adaptation to choose from."""
+Evaluators = Mapping[Optional[float], tff.Computation]
+
+
+def build_evaluators(
+    config: ExperimentConfig, task: Any, learned_rates: bool = False
+) -> Evaluators:
+    """Returns one evaluation for each learning rate of adaptation to choose from.
+
+    An algorithm that learnt its rates has those alone: there is one evaluation, under None.
+    """
+    rates = (None,) if learned_rates else config.adaptation_learning_rates
     return {
         rate: adaptation.build_adaptation_eval(
             task.model_fn,
-            inner_learning_rate=rate,
+            inner_learning_rate=rate or 0.0,
             inner_steps=config.adaptation_steps,
             batch_size=config.batch_size,
             support_fraction=config.support_fraction,
+            learned_rates=learned_rates,
         )
-        for rate in config.adaptation_learning_rates
+        for rate in rates
     }
 
 
@@ -171,15 +207,14 @@ def train_algorithm(
     task: Any,
     algorithm: str,
     read: Callable[[str], client_data.Arrays],
-    evaluators: Mapping[float, tff.Computation],
+    evaluators: Evaluators,
     directory: Optional[Path] = None,
     client_clock: Optional[Callable[[], float]] = None,
 ) -> Any:
     """Trains one algorithm, recording into `directory` if given, and returns its weights."""
     process = build_process(config, algorithm, task.model_fn)
     cohort = training.cohort_sampler(task.train_clients, config.clients_per_round, config.seed)
-    rates = sorted(evaluators)
-    monitor = evaluators[rates[len(rates) // 2]]
+    monitor = list(evaluators.values())[len(evaluators) // 2]
     monitored = task.validation_clients[:_MONITORED_CLIENTS]
 
     def clients_of_round(round_num: int) -> list[tf.data.Dataset]:
@@ -221,9 +256,9 @@ def validation_curves(
     task: Any,
     weights: Any,
     read: Callable[[str], client_data.Arrays],
-    evaluators: Mapping[float, tff.Computation],
+    evaluators: Evaluators,
     bar: Optional[tqdm.tqdm] = None,
-) -> dict[float, list[Mapping[str, Any]]]:
+) -> dict[Optional[float], list[Mapping[str, Any]]]:
     """Returns the validation clients' results for each learning rate of adaptation."""
     return {
         rate: adaptation_curves(config, evaluator, weights, task.validation_clients, read, bar)
@@ -265,22 +300,31 @@ def _probe_inputs(spec: tf.TensorSpec) -> np.ndarray:
 
 def _export(config, task, algorithm, weights, chosen, directory) -> tf.keras.Model:
     """Writes the trained Keras model with what is needed to adapt it, and returns it."""
-    model = export.to_keras(task.build_keras_model(), weights)
-    # Compiled so that `model.fit` on a client's examples is the adaptation that was measured.
-    model.compile(
-        optimizer=tf.keras.optimizers.SGD(chosen["inner_learning_rate"]),
-        loss=task.build_loss(),
-        metrics=task.build_metrics(),
-    )
-    model.optimizer.build(model.trainable_variables)  # or loading it warns of missing variables
+    model, rates = task.build_keras_model(), None
+    how: dict[str, Any] = {**chosen, "batch_size": config.batch_size}
+    learns_rates = algorithm in algorithms.LEARN_RATES
+    export.to_keras(model, weights, learned_rates=learns_rates)
+    if learns_rates:
+        # Left uncompiled: no Keras optimizer has a rate for each weight, and another would adapt,
+        # but not as it was measured.
+        rates = list(weights.trainable)[len(model.trainable_variables) :]
+        how["learned_rates"] = export.RATES
+    else:
+        # Compiled so that `model.fit` on a client's examples is the adaptation that was measured.
+        model.compile(
+            optimizer=tf.keras.optimizers.SGD(chosen["inner_learning_rate"]),
+            loss=task.build_loss(),
+            metrics=task.build_metrics(),
+        )
+        model.optimizer.build(model.trainable_variables)  # or loading warns of missing variables
     metadata = {
         "algorithm": algorithm,
         "dataset": task.name,
         "data_source": task.data_source,
-        "adaptation": {**chosen, "batch_size": config.batch_size},
+        "adaptation": how,
         "config_hash": config.hash,
     }
-    export.save(model, directory, metadata)
+    export.save(model, directory, metadata, rates)
     return model
 
 

@@ -1,12 +1,13 @@
 """Trained weights back into Keras."""
 
+import io
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import tensorflow as tf
@@ -67,12 +68,32 @@ def to_keras(
     return keras_model
 
 
-def save(keras_model: tf.keras.Model, directory: Path, metadata: Mapping[str, Any]) -> None:
-    """Writes `model.keras` and `metadata.json`, replacing what an interrupted run left there."""
+RATES = "adaptation_rates.npz"
+
+
+def save(
+    keras_model: tf.keras.Model,
+    directory: Path,
+    metadata: Mapping[str, Any],
+    rates: Optional[Sequence[np.ndarray]] = None,
+) -> None:
+    """Writes `model.keras` and `metadata.json`, replacing what an interrupted run left there.
+
+    Args:
+      keras_model: The trained model.
+      directory: Where the files go; made if it is not there.
+      metadata: What `metadata.json` says.
+      rates: Learnt rates of adaptation, one array for each of `keras_model.trainable_variables`
+        and of its shape, for `adaptation_rates.npz`, in that order; None: there are none.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     aside = directory / "partial.keras"
     keras_model.save(aside)
     os.replace(aside, directory / "model.keras")
+    if rates is not None:
+        content = io.BytesIO()
+        np.savez(content, *rates)
+        artifacts.write_bytes(directory / RATES, content.getvalue())
     artifacts.write_json(directory / "metadata.json", metadata)
 
 

@@ -6,53 +6,149 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+SERVER_OPTIMIZERS = ("sgd", "adam", "yogi")
+SPLITS = ("random", "ordered", "same")
+
 
 @dataclasses.dataclass(frozen=True)
-class FedAvg:
-    """Hyperparameters of TFF's federated averaging.
+class FedSGD:
+    """Hyperparameters of TFF's federated SGD, and those of the server that all algorithms have.
 
     Attributes:
-      inner_learning_rate: The rate of the clients' SGD steps, >= 0.
-      server_learning_rate: The server's step along the mean update, >= 0; 1 is plain averaging.
+      server_optimizer: "sgd", "adam" or "yogi".
+      server_learning_rate: The server's rate, >= 0.
+      server_decay: Whether that rate falls linearly to 0 over the rounds of the run, or stays.
+      server_warmup: Over how many rounds that rate rises linearly from 0 first, >= 0. Adaptive
+        optimizers take their largest steps when they know least.
     """
 
-    inner_learning_rate: float = 0.1
-    server_learning_rate: float = 1.0
+    server_optimizer: str = "sgd"
+    server_learning_rate: float = 0.1
+    server_decay: bool = False
+    server_warmup: int = 0
 
     def __post_init__(self) -> None:
-        _check_rates(self)
+        check_choice("server_optimizer", self.server_optimizer, SERVER_OPTIMIZERS)
+        check_count("server_warmup", self.server_warmup, 0)
+        if hasattr(self, "client_weighting"):
+            check_choice("client_weighting", self.client_weighting, ("examples", "uniform"))
+        for field in dataclasses.fields(self):
+            if field.name.endswith(("_rate", "_strength")):
+                check_number(field.name, getattr(self, field.name), 0)
 
 
 @dataclasses.dataclass(frozen=True)
-class Reptile:
-    """Hyperparameters of Reptile.
+class FedAvg(FedSGD):
+    """Hyperparameters of TFF's federated averaging; those of the server as `FedSGD`'s.
 
     Attributes:
       inner_learning_rate: The rate of the clients' steps, >= 0.
-      server_learning_rate: Epsilon, the server's step in the first round, >= 0.
-      server_decay: Whether epsilon falls linearly to 0 over the rounds of the run, as in the
-        experiments of the Reptile paper (arXiv:1803.02999, section 6), or stays as it is.
-      client_weighting: "examples" weighs clients by size, as FedAvg; "uniform" counts each as one
-        task, as the paper does.
+      client_weighting: "examples" weighs clients by size; "uniform" counts each as one task.
     """
 
-    inner_learning_rate: float = 0.1
     server_learning_rate: float = 1.0
+    inner_learning_rate: float = 0.1
+    client_weighting: str = "examples"
+
+
+@dataclasses.dataclass(frozen=True)
+class FedProx(FedAvg):
+    """Hyperparameters of FedProx: `FedAvg`'s and one more.
+
+    Attributes:
+      proximal_strength: How strongly clients are held to the server's weights, >= 0.
+    """
+
+    proximal_strength: float = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class Reptile(FedAvg):
+    """Hyperparameters of Reptile: `FedAvg`'s, with other defaults.
+
+    Epsilon, the server's rate, falls over the run and clients count equally, as in the experiments
+    of the Reptile paper (arXiv:1803.02999, section 6).
+    """
+
     server_decay: bool = True
     client_weighting: str = "uniform"
 
+
+@dataclasses.dataclass(frozen=True)
+class MAML(FedAvg):
+    """Hyperparameters of MAML, FOMAML and Meta-SGD: `FedAvg`'s, and how clients split in training.
+
+    Attributes:
+      support_fraction: The share of a training client's examples that is support, in (0, 1).
+        Evaluation has its own.
+      split: "random", "ordered" or "same"; see `support_query.split_support_query`.
+    """
+
+    server_optimizer: str = "adam"
+    server_learning_rate: float = 0.001
+    inner_learning_rate: float = 0.01
+    support_fraction: float = 0.5
+    split: str = "random"
+
     def __post_init__(self) -> None:
-        _check_rates(self)
-        check_choice("client_weighting", self.client_weighting, ("examples", "uniform"))
+        super().__post_init__()
+        check_split(self.support_fraction, self.split)
+
+
+@dataclasses.dataclass(frozen=True)
+class ANIL(MAML):
+    """Hyperparameters of ANIL: `MAML`'s, and what the inner steps move.
+
+    Attributes:
+      head_layers: How many layers that have weights, counted from the end, >= 1.
+      first_order: Whether the derivative of the inner steps is left out.
+    """
+
+    head_layers: int = 1
+    first_order: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("head_layers", self.head_layers, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class PerFedAvg(MAML):
+    """Hyperparameters of Per-FedAvg: `MAML`'s, and its local meta-steps.
+
+    Attributes:
+      meta_learning_rate: Beta, the rate of the local meta-steps, >= 0.
+      local_meta_steps: Tau, the local meta-steps, >= 1. If local training is measured in epochs, a
+        client with fewer batches of support, or examples in query, takes fewer.
+      first_order: Whether the Hessian is left out.
+    """
+
+    server_optimizer: str = "sgd"
+    server_learning_rate: float = 1.0
+    meta_learning_rate: float = 0.1
+    local_meta_steps: int = 5
+    first_order: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("local_meta_steps", self.local_meta_steps, 1)
 
 
 # name -> its hyperparameters, in the order in which algorithms are listed to users.
-HYPERPARAMETERS: dict[str, Any] = {"reptile": Reptile, "fedavg": FedAvg}
+HYPERPARAMETERS: dict[str, type[FedSGD]] = {
+    "reptile": Reptile,
+    "fomaml": MAML,
+    "maml": MAML,
+    "meta_sgd": MAML,
+    "anil": ANIL,
+    "per_fedavg": PerFedAvg,
+    "fedavg": FedAvg,
+    "fedprox": FedProx,
+    "fedsgd": FedSGD,
+}
 
 
-def resolve(
-    algorithm: str, defaults: Mapping[str, Any], overrides: Mapping[str, Any]
-) -> "FedAvg | Reptile":
+def resolve(algorithm: str, defaults: Mapping[str, Any], overrides: Mapping[str, Any]) -> FedSGD:
     """Returns an algorithm's hyperparameters: `overrides` over a task's `defaults` over its own.
 
     Args:
@@ -96,9 +192,13 @@ def check_number(what: str, value: Any, low: float, high: float = math.inf) -> N
         raise ValueError(f"{what} must be {limits}, but is {value}.")
 
 
-def _check_rates(hyperparameters: Any) -> None:
-    for name in ("inner_learning_rate", "server_learning_rate"):
-        check_number(name, getattr(hyperparameters, name), 0)
+def check_split(support_fraction: float, split: str = "random") -> None:
+    """Raises ValueError unless `support_query.split_support_query` can use these values."""
+    check_choice("split", split, SPLITS)
+    if not 0 < support_fraction < 1:
+        raise ValueError(
+            f"support_fraction must lie between 0 and 1, both excluded, but is {support_fraction}."
+        )
 
 
 def _parse(name: str, value: Any, kind: type) -> Any:
@@ -109,4 +209,5 @@ def _parse(name: str, value: Any, kind: type) -> Any:
     try:
         return kind(value)
     except (TypeError, ValueError):
-        raise ValueError(f"{name} must be a number, but is {value!r}.") from None
+        number = "a whole number" if kind is int else "a number"
+        raise ValueError(f"{name} must be {number}, but is {value!r}.") from None

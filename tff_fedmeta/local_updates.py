@@ -7,13 +7,34 @@ methods that differentiate.
 """
 
 from collections.abc import Sequence
-from typing import Any, Optional, Union
+from typing import Any, NamedTuple, Optional
 
 import tensorflow as tf
 
-from tff_fedmeta import minibatches
+from tff_fedmeta import inner_loop, minibatches, support_query
 
-LEARNING_RATE = "learning_rate"  # the key TFF's optimizers keep their rate under
+# What one Hessian-vector product counts for in gradient evaluations: the gradient of the step once
+# more, and the derivative of it.
+_HESSIAN_PRODUCT = 2
+
+
+class LocalUpdate(NamedTuple):
+    """What a client sends, and what it took.
+
+    Attributes:
+      update: The descent direction: a tensor for each trainable weight, then one for each learnt
+        rate if the algorithm has them.
+      metrics: The model's unfinalized metrics: of all local steps for methods that train, on the
+        query at the adapted weights for methods that differentiate.
+      examples: int32 scalar, the examples walked: those of the inner steps and of the query.
+      gradient_evaluations: int32 scalar, the batches that gradients were taken of; a query counts
+        as the batches it is worth, a Hessian-vector product as two.
+    """
+
+    update: list[tf.Tensor]
+    metrics: Any
+    examples: tf.Tensor
+    gradient_evaluations: tf.Tensor
 
 
 def reptile(
@@ -21,13 +42,12 @@ def reptile(
     examples: Any,
     seed: tf.Tensor,
     *,
-    optimizer: Any,
-    learning_rate: float,
+    rule: inner_loop.Rule,
     batch_size: int,
     inner_epochs: Optional[int] = None,
     inner_steps: Optional[int] = None,
     shuffle: bool = True,
-) -> list[tf.Tensor]:
+) -> LocalUpdate:
     """Reptile's update: how far local training moves, theta_0 - theta_K.
 
     Nichol, Achiam and Schulman, "On First-Order Meta-Learning Algorithms", arXiv:1803.02999,
@@ -40,17 +60,15 @@ def reptile(
       model: A `tff.learning.models.VariableModel` that holds theta_0.
       examples: The client's examples, a structure of [n, ...] tensors the model takes as a batch.
       seed: int64 [2], decides the order of the examples.
-      optimizer: An `SGD` or a `tff.learning.optimizers.Optimizer` for the inner steps.
-      learning_rate: The rate of the inner steps, >= 0.
+      rule: The rule of the inner steps.
       batch_size: >= 1.
       inner_epochs: Local epochs, or
       inner_steps: local steps, exactly one of them.
       shuffle: Whether every epoch has its own random order.
 
     Returns:
-      theta_0 - theta_K, one tensor for each trainable variable; zeros without examples.
+      The `LocalUpdate`; zeros without examples.
     """
-    start = [tf.identity(variable) for variable in model.trainable_variables]
     plan = minibatches.plan_minibatches(
         minibatches.count_examples(examples),
         seed,
@@ -59,93 +77,280 @@ def reptile(
         inner_steps=inner_steps,
         shuffle=shuffle,
     )
-    state = fresh_state(optimizer, model.trainable_variables, learning_rate)
-    train(model, examples, plan, optimizer, state, tf.constant(0), plan.num_steps)
-    return [before - after for before, after in zip(start, model.trainable_variables)]
+    start = _values(model.trainable_variables)
+    state = rule.initialize(model.trainable_variables)
+    inner_loop.train(model, examples, plan, rule, state, tf.constant(0), plan.num_steps)
+    return LocalUpdate(
+        update=_difference(start, model.trainable_variables),
+        metrics=model.report_local_unfinalized_metrics(),
+        examples=plan.count_examples(0, plan.num_steps),
+        gradient_evaluations=plan.num_steps,
+    )
 
 
-def train(
+def maml(
     model: Any,
     examples: Any,
-    plan: minibatches.MinibatchPlan,
-    optimizer: Any,
-    state: Any,
-    first: Any,
-    last: Any,
-) -> Any:
-    """Runs steps `first` to `last` - 1 of a plan on the model's trainable variables.
+    seed: tf.Tensor,
+    *,
+    rule: inner_loop.Rule,
+    batch_size: int,
+    support_fraction: float = 0.5,
+    split: str = "random",
+    inner_epochs: Optional[int] = None,
+    inner_steps: Optional[int] = None,
+    shuffle: bool = True,
+    first_order: bool = False,
+    moving: Optional[Sequence[int]] = None,
+) -> LocalUpdate:
+    """The gradient of the query loss after adapting to support, by the weights before it.
+
+    Finn, Abbeel and Levine, "Model-Agnostic Meta-Learning", arXiv:1703.03400, Algorithm 1; on
+    federated clients Chen et al., arXiv:1802.07876. With theta_{k+1} = theta_k - alpha grad
+    L_k(theta_k) on batch k of support and L_q the mean loss on query:
+
+        g_K = grad L_q(theta_K),    g_k = g_{k+1} - alpha H_k g_{k+1},    update = g_0
+
+    H_k being the Hessian of L_k at theta_k. FOMAML stops at g_K. ANIL (Raghu et al.,
+    arXiv:1909.09157) moves only the head in the inner steps; g_0 is for all weights. Meta-SGD (Li
+    et al., arXiv:1707.09835) has a rate for each weight and sends the gradient by them as well,
+    d alpha = - sum_k grad L_k(theta_k) * g_{k+1}. Unlike the papers', a client's data are one task
+    of any size, the query is all of the rest, and there may be several inner steps on mini-batches.
 
     Args:
-      model: A `tff.learning.models.VariableModel`.
-      examples: A structure of [n, ...] tensors the model takes as a batch.
-      plan: Which examples each step sees.
-      optimizer: An `SGD` or a `tff.learning.optimizers.Optimizer`.
-      state: The optimizer's state, from `fresh_state` or an earlier call.
-      first: int32 scalar, the first step.
-      last: int32 scalar, one past the last step.
+      model: A `tff.learning.models.VariableModel` that holds theta_0.
+      examples: The client's examples, a structure of [n, ...] tensors the model takes as a batch.
+      seed: int64 [2], decides the split and the order of the examples.
+      rule: The rule of the inner steps; one with learnable rates makes it Meta-SGD.
+      batch_size: Support examples in an inner step, >= 1.
+      support_fraction: The share of support, in (0, 1).
+      split: As in `support_query.split_support_query`.
+      inner_epochs: Epochs over support, or
+      inner_steps: inner steps, exactly one of them.
+      shuffle: Whether every epoch over support has its own random order.
+      first_order: Whether to stop at g_K.
+      moving: Which of the model's trainable variables the inner steps move; None is all.
 
     Returns:
-      The optimizer's state after the last step.
+      The `LocalUpdate`; that of a client that is too small to split means nothing.
     """
-    variables = model.trainable_variables
-
-    def step(done: tf.Tensor, state: Any) -> tuple[tf.Tensor, Any]:
-        batch = minibatches.gather_examples(examples, plan.indices(done))
-        with tf.GradientTape() as tape:
-            loss = model.forward_pass(batch, training=True).loss
-        gradients = tape.gradient(loss, variables)
-        if isinstance(optimizer, SGD):
-            optimizer.step(variables, gradients)
-        else:
-            weights = tuple(variable.read_value() for variable in variables)
-            state, weights = optimizer.next(state, weights, tuple(gradients))
-            for variable, weight in zip(variables, weights):
-                variable.assign(weight)
-        return done + 1, state
-
-    _, state = tf.while_loop(
-        lambda done, state: done < last, step, (first, state), parallel_iterations=1
+    sides = support_query.split_support_query(
+        examples, seed, support_fraction=support_fraction, split=split
     )
-    return state
+    support = _never_empty(sides.support)
+    plan = minibatches.plan_minibatches(
+        minibatches.count_examples(support),
+        seed,
+        batch_size=batch_size,
+        inner_epochs=inner_epochs,
+        inner_steps=inner_steps,
+        shuffle=shuffle,
+    )
+    return _meta_gradient(
+        model,
+        support,
+        plan,
+        tf.constant(0),
+        plan.num_steps,
+        sides.query,
+        rule=rule,
+        first_order=first_order,
+        moving=moving,
+        num_steps=inner_steps,
+    )
 
 
-def fresh_state(optimizer: Any, variables: Any, learning_rate: float) -> Any:
-    """Returns a TFF optimizer's initial state at a learning rate; an `SGD` has none."""
-    if isinstance(optimizer, SGD):
-        return ()
-    state = optimizer.initialize(tuple(tf.TensorSpec(v.shape, v.dtype) for v in variables))
-    hparams = optimizer.get_hparams(state)
-    hparams[LEARNING_RATE] = learning_rate
-    state = optimizer.set_hparams(state, hparams)
-    return tf.nest.map_structure(tf.convert_to_tensor, state)
+def per_fedavg(
+    model: Any,
+    examples: Any,
+    seed: tf.Tensor,
+    *,
+    rule: inner_loop.Rule,
+    meta_learning_rate: float,
+    local_meta_steps: int,
+    batch_size: int,
+    support_fraction: float = 0.5,
+    split: str = "random",
+    inner_epochs: Optional[int] = None,
+    inner_steps: Optional[int] = None,
+    shuffle: bool = True,
+    first_order: bool = False,
+) -> LocalUpdate:
+    """Per-FedAvg's update: how far tau local meta-steps move, theta_0 - theta_tau.
 
+    Fallah, Mokhtari and Ozdaglar, "Personalized Federated Learning with Theoretical Guarantees",
+    arXiv:2002.07948, Algorithm 1: theta <- theta - beta grad F_i(theta), tau times on the client,
+    F_i being the loss after adaptation, whose gradient is that of `maml`; first_order is their
+    Per-FedAvg (FO). The Hessian is multiplied exactly, where their Per-FedAvg (HF) takes a
+    difference of gradients. Support and query come from one split of the client, and the Hessian is
+    that of the support batches, not of a third batch, which makes tau = 1 MAML.
 
-class SGD:
-    """Plain gradient descent on a model's variables: theta <- theta - rate * gradient.
-
-    In place, in one pass over the memory: for a wide dense layer half of a step is such passes.
+    With `inner_steps` every meta-step takes that many fresh batches of support and all of the
+    query. With `inner_epochs` the passes over support and the one over query are divided among the
+    meta-steps, so that a client walks as many examples as in the other algorithms; one with fewer
+    than tau batches of support, or examples in query, takes as many meta-steps as it has of them.
 
     Args:
-      rates: One rate >= 0 for all weights, or a tensor of rates for each variable, of its shape:
-        Meta-SGD's inner step (Li et al., arXiv:1707.09835, eq. 2).
+      model: A `tff.learning.models.VariableModel` that holds theta_0.
+      examples: The client's examples, a structure of [n, ...] tensors the model takes as a batch.
+      seed: int64 [2], decides the split and the order of the examples.
+      rule: The rule of the inner steps.
+      meta_learning_rate: Beta, the rate of the local meta-steps, >= 0.
+      local_meta_steps: Tau, >= 1.
+      batch_size: Support examples in an inner step, >= 1.
+      support_fraction: The share of support, in (0, 1).
+      split: As in `support_query.split_support_query`.
+      inner_epochs: Epochs over support in all, or
+      inner_steps: inner steps in every meta-step, exactly one of them.
+      shuffle: Whether every epoch over support has its own random order.
+      first_order: Whether the Hessian is left out.
+
+    Returns:
+      The `LocalUpdate`, its metrics those of the last meta-step; that of a client that is too small
+      to split means nothing.
     """
+    sides = support_query.split_support_query(
+        examples, seed, support_fraction=support_fraction, split=split
+    )
+    support = _never_empty(sides.support)
+    plan = minibatches.plan_minibatches(
+        minibatches.count_examples(support),
+        seed,
+        batch_size=batch_size,
+        inner_epochs=inner_epochs,
+        inner_steps=None if inner_steps is None else inner_steps * local_meta_steps,
+        shuffle=shuffle,
+    )
+    tau = tf.where(sides.num_support > 0, local_meta_steps, 0)
+    if inner_steps is None:
+        most = tf.minimum(tf.maximum(plan.num_steps, 1), sides.num_query)
+        tau = tf.minimum(tau, most)
 
-    def __init__(self, rates: Union[float, Sequence[tf.Tensor]]):
-        self._rates = rates
+    def part(whole: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return step * whole // tau, (step + 1) * whole // tau
 
-    def step(self, variables: Sequence[tf.Variable], gradients: Sequence[Any]) -> None:
-        """Moves the variables; one whose gradient is None stays."""
-        for index, (variable, gradient) in enumerate(zip(variables, gradients)):
-            if gradient is None:
-                continue
-            if not isinstance(self._rates, float):
-                variable.assign_sub(self._rates[index] * tf.convert_to_tensor(gradient))
-                continue
-            rate = tf.constant(self._rates, variable.dtype)
-            if isinstance(gradient, tf.IndexedSlices):  # of the rows that an embedding looked up
-                steps = tf.IndexedSlices(rate * gradient.values, gradient.indices)
-                variable.scatter_sub(steps)
-            else:
-                tf.raw_ops.ResourceApplyGradientDescent(
-                    var=variable.handle, alpha=rate, delta=gradient
-                )
+    def meta_step(step: tf.Tensor, so_far: LocalUpdate) -> tuple[tf.Tensor, LocalUpdate]:
+        query = sides.query
+        if inner_steps is None:
+            query = minibatches.gather_examples(query, tf.range(*part(sides.num_query, step)))
+        before = _values(model.trainable_variables)
+        gradient = _meta_gradient(
+            model,
+            support,
+            plan,
+            *part(plan.num_steps, step),
+            query,
+            rule=rule,
+            first_order=first_order,
+            num_steps=inner_steps,
+        )
+        for variable, value, g in zip(model.trainable_variables, before, gradient.update):
+            variable.assign(value - meta_learning_rate * g)
+        return step + 1, LocalUpdate(
+            so_far.update,
+            gradient.metrics,
+            so_far.examples + gradient.examples,
+            so_far.gradient_evaluations + gradient.gradient_evaluations,
+        )
+
+    model.reset_metrics()
+    nothing = LocalUpdate([], model.report_local_unfinalized_metrics(), 0, 0)
+    start = _values(model.trainable_variables)
+    _, done = tf.while_loop(
+        lambda step, _: step < tau, meta_step, (tf.constant(0), nothing), parallel_iterations=1
+    )
+    return done._replace(update=_difference(start, model.trainable_variables))
+
+
+def _meta_gradient(
+    model: Any,
+    support: Any,
+    plan: minibatches.MinibatchPlan,
+    first: tf.Tensor,
+    last: tf.Tensor,
+    query: Any,
+    *,
+    rule: inner_loop.Rule,
+    first_order: bool,
+    moving: Optional[Sequence[int]] = None,
+    num_steps: Optional[int] = None,
+) -> LocalUpdate:
+    """The gradient of the query loss after steps `first` to `last` - 1 on support; see `maml`."""
+    variables = model.trainable_variables
+    moves = variables if moving is None else [variables[index] for index in moving]
+
+    _, steps = inner_loop.train(
+        model,
+        support,
+        plan,
+        rule,
+        rule.initialize(moves),
+        first,
+        last,
+        moving=moves,
+        keep=not first_order,
+        num_steps=num_steps,
+    )
+    model.reset_metrics()  # every forward pass adds to them, also those that only differentiate
+    gradient = _mean_gradient(model, query)
+    metrics = model.report_local_unfinalized_metrics()
+    num_query = minibatches.count_examples(query)
+    evaluations = last - first + minibatches.batches_per_epoch(num_query, plan.batch_size)
+    if not first_order:
+        gradient, of_rates = inner_loop.differentiate(
+            model, support, plan, rule, steps, gradient, moving=moves
+        )
+        gradient += of_rates
+        evaluations += _HESSIAN_PRODUCT * (last - first)
+    return LocalUpdate(gradient, metrics, plan.count_examples(first, last) + num_query, evaluations)
+
+
+def _mean_gradient(model: Any, examples: Any) -> list[tf.Tensor]:
+    """Returns the gradient of the mean loss on all examples; zeros if there are none."""
+    variables = model.trainable_variables
+    num_examples = minibatches.count_examples(examples)
+
+    def add_pass(start: tf.Tensor, sums: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        stop = tf.minimum(start + minibatches.PASS, num_examples)
+        batch = minibatches.gather_examples(examples, tf.range(start, stop))
+        with tf.GradientTape() as tape:
+            loss = model.forward_pass(batch, training=True).loss
+        gradients = tape.gradient(
+            loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
+        share = (stop - start) / num_examples
+        return stop, [
+            s + tf.cast(share, s.dtype) * tf.ensure_shape(tf.convert_to_tensor(g), s.shape)
+            for s, g in zip(sums, gradients)
+        ]
+
+    zeros = [tf.zeros(variable.shape, variable.dtype) for variable in variables]
+    _, mean = tf.while_loop(
+        lambda start, _: start < num_examples,
+        add_pass,
+        (tf.constant(0), zeros),
+        parallel_iterations=1,
+    )
+    return mean
+
+
+def _never_empty(examples: Any) -> Any:
+    """Returns the examples, or a blank one if there are none.
+
+    A client that cannot be split computes all the same, and its update is thrown away
+    (`client_work`): a batch without examples is more than some layers can take.
+    """
+    missing = tf.maximum(1 - minibatches.count_examples(examples), 0)
+    return tf.nest.map_structure(
+        lambda tensor: tf.pad(tensor, [[0, missing]] + [[0, 0]] * (tensor.shape.rank - 1)),
+        examples,
+    )
+
+
+def _values(variables: Sequence[tf.Variable]) -> list[tf.Tensor]:
+    """Returns copies of what the variables hold now."""
+    return [tf.identity(variable) for variable in variables]
+
+
+def _difference(start: Sequence[tf.Tensor], variables: Sequence[tf.Variable]) -> list[tf.Tensor]:
+    return [before - after for before, after in zip(start, variables)]

@@ -8,6 +8,9 @@ import tensorflow as tf
 SPLIT_STREAM = 1
 TRAINING_STREAM = 2
 
+# Examples in one forward pass where only the mean over all of them matters: it bounds memory.
+PASS = 128
+
 
 class MinibatchPlan(NamedTuple):
     """The order in which local steps walk a client's examples.
@@ -25,13 +28,24 @@ class MinibatchPlan(NamedTuple):
     @property
     def steps_per_epoch(self) -> tf.Tensor:
         """int32 scalar: the steps of one epoch."""
-        return _batches_per_epoch(tf.shape(self.orders)[1], self.batch_size)
+        return batches_per_epoch(tf.shape(self.orders)[1], self.batch_size)
 
     def indices(self, step: tf.Tensor) -> tf.Tensor:
         """Returns the examples of one step: int32 [b], 1 <= b <= batch_size."""
         step = tf.cast(step, tf.int32)
         start = step % self.steps_per_epoch * self.batch_size
         return self.orders[step // self.steps_per_epoch, start : start + self.batch_size]
+
+    def count_examples(self, first: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
+        """Returns how many examples steps `first` to `last` - 1 see in all: int32 scalar."""
+        n = tf.shape(self.orders)[1]
+        per_epoch = tf.maximum(self.steps_per_epoch, 1)
+
+        def before(step: tf.Tensor) -> tf.Tensor:
+            in_epoch = tf.minimum(step % per_epoch * self.batch_size, n)
+            return step // per_epoch * n + in_epoch
+
+        return before(last) - before(first)
 
 
 def plan_minibatches(
@@ -59,7 +73,7 @@ def plan_minibatches(
     Raises:
       ValueError: If neither epochs nor steps are given.
     """
-    batches = _batches_per_epoch(num_examples, batch_size)
+    batches = batches_per_epoch(num_examples, batch_size)
     if inner_steps is not None:
         num_steps = tf.where(num_examples > 0, inner_steps, 0)
         num_epochs = -(-inner_steps // tf.maximum(batches, 1))
@@ -93,5 +107,6 @@ def count_examples(examples: Any) -> tf.Tensor:
     return tf.shape(tf.nest.flatten(examples)[0])[0]
 
 
-def _batches_per_epoch(num_examples: tf.Tensor, batch_size: int) -> tf.Tensor:
+def batches_per_epoch(num_examples: tf.Tensor, batch_size: int) -> tf.Tensor:
+    """Returns how many batches n examples make, the last one as small as what is left."""
     return -(-num_examples // batch_size)

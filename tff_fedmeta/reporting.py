@@ -14,6 +14,11 @@ from tff_fedmeta import artifacts
 from tff_fedmeta.config import ExperimentConfig
 
 _SOURCES_IN_WORDS = {"embedded": "embedded (synthetic, not comparable with published figures)"}
+# What Reptile's hyperparameters mean where they are not FedAvg's.
+_IN_WORDS = {
+    ("server_decay", True): "its server step falls linearly to 0 over the run",
+    ("client_weighting", "uniform"): "it weighs clients equally, not by size",
+}
 
 
 def write_comparison(config: ExperimentConfig, task: Any, output_dir: Path) -> str:
@@ -65,8 +70,8 @@ def table(
         f"({config.support_fraction:.0%} of its examples), both measured on its query (the rest). "
         "Steps and rate of adaptation were chosen on validation clients, the same way for every "
         "row; test clients were read once, afterwards. *hurt*: share of clients whom adapting left "
-        "worse off. Every row had the same rounds, cohorts and local examples; a gradient "
-        "evaluation is one batch.",
+        "worse off. Every row had the same rounds and cohorts; *examples* are those that clients "
+        "walked in training. A *gradient evaluation* is a batch; a Hessian-vector product is two.",
         "",
         *(f"- {line}" for line in _differences(config)),
         "",
@@ -85,12 +90,30 @@ def _row(metrics: pd.DataFrame, adapted: dict[str, Any]) -> dict[str, str]:
         "before p10 / p50 / p90": "{p10:.3f} / {p50:.3f} / {p90:.3f}".format(**before),
         "after p10 / p50 / p90": "{p10:.3f} / {p50:.3f} / {p90:.3f}".format(**after),
         "hurt": f"{summary['share_hurt']:.1%}",
-        "adaptation": f"{chosen['steps']} steps at {chosen['inner_learning_rate']:g}",
+        "adaptation": f"{chosen['steps']} steps at {_rate_in_words(chosen)}",
         "rounds": f"{metrics.index.max():,}",
-        "examples": f"{int(metrics['train/num_examples'].sum()):,}",
-        "gradient evaluations": f"{int(metrics['train/num_batches'].sum()):,}",
+        "examples": f"{int(_examples(metrics).sum()):,}",
+        "gradient evaluations": f"{int(_gradient_evaluations(metrics).sum()):,}",
         "training seconds": f"{metrics['seconds'].sum():.0f}",
     }
+
+
+def _rate_in_words(chosen: dict[str, Any]) -> str:
+    rate = chosen["inner_learning_rate"]
+    return "learnt rates" if rate is None else f"{rate:g}"
+
+
+def _examples(metrics: pd.DataFrame) -> pd.Series:
+    """Returns the examples that clients walked in each round."""
+    # TFF's own algorithms train on all that they measure; ours count apart.
+    column = "work/examples" if "work/examples" in metrics else "train/num_examples"
+    return metrics[column].fillna(0)
+
+
+def _gradient_evaluations(metrics: pd.DataFrame) -> pd.Series:
+    """Returns the batches that clients took gradients of in each round."""
+    column = "work/gradient_evaluations"
+    return metrics[column if column in metrics else "train/num_batches"].fillna(0)
 
 
 def _markdown(frame: pd.DataFrame) -> str:
@@ -110,23 +133,13 @@ def _differences(config: ExperimentConfig) -> list[str]:
     ]
     if {"reptile", "fedavg"} <= set(config.algorithms):
         reptile, fedavg = config.hyperparameters["reptile"], config.hyperparameters["fedavg"]
-        reasons = []
-        if reptile["server_decay"]:
-            reasons.append("its server step falls linearly to 0 over the run")
-        if reptile["server_learning_rate"] != fedavg["server_learning_rate"]:
-            reasons.append(
-                f"its server step starts at {reptile['server_learning_rate']:g} instead of "
-                f"{fedavg['server_learning_rate']:g}"
-            )
-        if reptile["client_weighting"] != "examples":
-            reasons.append("it weighs clients equally, not by size")
-        elif config.inner_steps is not None:
+        reasons = [
+            _IN_WORDS.get((name, value), f"its {name} is {value} instead of {fedavg[name]}")
+            for name, value in reptile.items()
+            if value != fedavg[name]
+        ]
+        if reptile["client_weighting"] == "examples" and config.inner_steps is not None:
             reasons.append("it weighs clients by size, not by the examples of their steps")
-        if reptile["inner_learning_rate"] != fedavg["inner_learning_rate"]:
-            reasons.append(
-                f"its inner rate is {reptile['inner_learning_rate']:g} instead of "
-                f"{fedavg['inner_learning_rate']:g}"
-            )
         lines.append(
             f"reptile differs from fedavg in that {', '.join(reasons)}; "
             "otherwise the two would be the same algorithm."
@@ -154,7 +167,7 @@ def plot(
     for index, name in enumerate(config.algorithms):
         color = f"C{index}"
         evaluated = metrics[name].dropna(subset=[f"{column}_after"])
-        gradients = metrics[name]["train/num_batches"].fillna(0).cumsum()[evaluated.index]
+        gradients = _gradient_evaluations(metrics[name]).cumsum()[evaluated.index]
         for axes, x in ((rounds_axes, evaluated.index), (budget_axes, gradients)):
             axes.plot(x, evaluated[f"{column}_after"], "o-", color=color, label=f"{name}, adapted")
             axes.plot(
@@ -198,9 +211,9 @@ def plot(
 
 def _plot_adaptation(axes, result, metric, name, color) -> None:
     curves = np.array([client[metric] for client in result["clients"]])
-    rate, chosen = result["chosen"]["inner_learning_rate"], result["chosen"]["steps"]
+    rate, chosen = _rate_in_words(result["chosen"]), result["chosen"]["steps"]
     mean = curves.mean(axis=0)
-    axes.plot(result["steps"], mean, color=color, label=f"{name} at rate {rate:g}")
+    axes.plot(result["steps"], mean, color=color, label=f"{name} at {rate}")
     axes.fill_between(
         result["steps"], *np.percentile(curves, [10, 90], axis=0), color=color, alpha=0.12
     )

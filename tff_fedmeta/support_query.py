@@ -6,8 +6,6 @@ import tensorflow as tf
 
 from tff_fedmeta import minibatches
 
-SPLITS = ("random", "ordered", "same")
-
 
 class SupportQuery(NamedTuple):
     """The two sides of a client's data.
@@ -58,11 +56,3 @@ def split_support_query(
         num_support=num_support,
         num_query=num_query,
     )
-
-
-def check_split(support_fraction: float, split: str) -> None:
-    """Raises ValueError unless `split_support_query` can use these values."""
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {', '.join(SPLITS)}, but is {split!r}.")
-    if not 0 < support_fraction < 1:
-        raise ValueError(f"support_fraction must lie in (0, 1), but is {support_fraction}.")

@@ -1,0 +1,138 @@
+"""All algorithms in one run of the real `main()`, and what their users take home."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from tff_files import write_database
+
+import datasets
+import run_experiment
+from datasets import emnist
+from tff_fedmeta import client_data, hyperparameters
+from tff_fedmeta.config import ExperimentConfig
+
+ALGORITHMS = tuple(hyperparameters.HYPERPARAMETERS)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("cache")
+    write_database(directory / emnist.FILE_NAME)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def finished(cache, tmp_path_factory):
+    """The directory of a small run in which every algorithm trained."""
+    directory = tmp_path_factory.mktemp("family")
+    arguments = [
+        "run_experiment.py",
+        "--data_source=tff",
+        f"--cache_dir={cache}",
+        f"--output_dir={directory}",
+        f"--algorithms={','.join(ALGORITHMS)}",
+        "--only_digits",
+        "--rounds=2",
+        "--clients_per_round=3",
+        "--batch_size=2",
+        "--adaptation_steps=3",
+        "--adaptation_learning_rates=0.05",
+        "--rounds_per_evaluation=2",
+        "--hparam=meta_sgd.inner_learning_rate=0.05",
+    ]
+    assert run_experiment.main(arguments) == 0
+    return directory
+
+
+def metrics(finished, algorithm):
+    return pd.read_csv(finished / algorithm / "metrics.csv").set_index("round")
+
+
+def test_every_algorithm_has_a_row_in_the_comparison(finished):
+    lines = (finished / "comparison.md").read_text().splitlines()
+    rows = [line.split(" | ")[0].strip("| ") for line in lines if line.startswith("| ")]
+    assert rows == ["algorithm", "---", *ALGORITHMS]
+    (meta_sgd,) = [line for line in lines if line.startswith("| meta_sgd |")]
+    assert " steps at learnt rates |" in meta_sgd
+
+
+def test_all_walk_the_same_examples(finished):
+    baseline = metrics(finished, "fedavg")["train/num_examples"].dropna().tolist()
+    for algorithm in set(ALGORITHMS) - {"fedavg", "fedprox", "fedsgd"}:
+        assert metrics(finished, algorithm)["work/examples"].dropna().tolist() == baseline
+    for algorithm in ("fedprox", "fedsgd"):
+        assert metrics(finished, algorithm)["train/num_examples"].dropna().tolist() == baseline
+
+
+def test_second_order_costs_two_more_gradients_a_step(finished):
+    first, second = (
+        metrics(finished, name)["work/gradient_evaluations"].sum() for name in ("fomaml", "maml")
+    )
+    steps = metrics(finished, "fomaml")["work/gradient_evaluations"].sum()
+    assert first < second < 3 * steps
+    row = next(
+        line
+        for line in (finished / "comparison.md").read_text().splitlines()
+        if line.startswith("| maml |")
+    )
+    assert row.split(" | ")[-2] == f"{int(second):,}"
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_exported_model_reproduces_the_reported_adaptation(finished, cache, algorithm):
+    """With Keras, the files of `keras_model/` and the split of the evaluation, step by step."""
+    import tensorflow as tf
+
+    from tff_fedmeta import minibatches, support_query
+
+    config = ExperimentConfig.from_json((finished / "config.json").read_text())
+    task = datasets.TASKS["emnist"](data_source="tff", cache_dir=cache, only_digits=True)
+    home = finished / algorithm / "keras_model"
+    how = json.loads((home / "metadata.json").read_text())["adaptation"]
+    if algorithm == "meta_sgd":
+        assert how["inner_learning_rate"] is None
+        with np.load(home / how["learned_rates"]) as file:
+            rates = list(file.values())
+    result = json.loads((finished / algorithm / "adaptation_test.json").read_text())
+    for client in result["clients"]:
+        x, y = task.read_client(client["client_id"])
+        seed = client_data.stream_seed(config.seed, "adaptation", client["client_id"])
+        sides = support_query.split_support_query(
+            (tf.constant(x), tf.constant(y)), seed, support_fraction=config.support_fraction
+        )
+        plan = minibatches.plan_minibatches(
+            sides.num_support, seed, batch_size=how["batch_size"], inner_steps=3
+        )
+        model = tf.keras.models.load_model(home / "model.keras", compile=False)
+        loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        losses, accuracies = [], []
+        for step in range(4):
+            logits = model(sides.query[0])
+            losses.append(float(loss(sides.query[1], logits)))
+            accuracies.append(np.mean(np.argmax(logits, 1) == sides.query[1]))
+            if step == 3:
+                break
+            batch_x, batch_y = minibatches.gather_examples(sides.support, plan.indices(step))
+            with tf.GradientTape() as tape:
+                value = loss(batch_y, model(batch_x))
+            gradients = tape.gradient(value, model.trainable_variables)
+            if algorithm != "meta_sgd":
+                rates = [how["inner_learning_rate"] or 0.05] * len(gradients)
+            for variable, rate, gradient in zip(model.trainable_variables, rates, gradients):
+                variable.assign_sub(rate * gradient)
+        np.testing.assert_allclose(losses, client["loss"], rtol=1e-3)
+        np.testing.assert_allclose(accuracies, client["accuracy"], atol=1e-6)
+
+
+def test_learnt_rates_are_one_for_every_weight_and_were_learnt(finished):
+    import tensorflow as tf
+
+    home = finished / "meta_sgd" / "keras_model"
+    model = tf.keras.models.load_model(home / "model.keras", compile=False)
+    with np.load(home / "adaptation_rates.npz") as file:
+        rates = list(file.values())
+    assert [rate.shape for rate in rates] == [tuple(w.shape) for w in model.trainable_variables]
+    assert all(np.std(rate) > 0 for rate in rates[-2:])
+    assert not (finished / "maml" / "keras_model" / "adaptation_rates.npz").exists()

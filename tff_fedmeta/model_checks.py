@@ -1,0 +1,154 @@
+"""What a model does in training, found in the graph of its forward pass: Keras is hidden there."""
+
+import posixpath
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Callable, NamedTuple
+
+import tensorflow as tf
+import tensorflow_federated as tff
+
+_ASSIGNS = re.compile(r"Assign|Resource\w*(Scatter|Apply)")
+# The ops of tf.random.Generator; those of tf.random.uniform and the like have the attribute.
+_DRAWS = re.compile(r"Rng|NonDeterministic|Stateful(?!PartitionedCall)")
+_SEED_ATTRIBUTE = "seed2"
+# The scopes that tf.nn.dropout and tf.random open within that of a layer, <model>/.../<layer>.
+_INNER_SCOPES = re.compile(
+    r"(?<=/)([^/]+)(/dropout(_\d+)?)?/(random|stateful|truncated)_(uniform|normal)(_\d+)?$"
+)
+
+
+class _Op(NamedTuple):
+    """One op of a trace.
+
+    Attributes:
+      node: Its NodeDef.
+      scope: The name scopes around it, from those of the calls that lead to it inwards.
+      states: Which non-trainable weights it takes by reference, by name.
+    """
+
+    node: Any
+    scope: str
+    states: list[str]
+
+
+def refuse_moving_statistics(
+    model_fn: Callable[[], tff.learning.models.VariableModel],
+) -> None:
+    """Raises ValueError if the forward pass of training changes non-trainable weights.
+
+    Batch normalisation does: its moving averages. Federated learning aggregates trainable weights
+    only, so a server's model would keep the averages it began with and be wrong in inference.
+
+    Args:
+      model_fn: A no-argument function returning a fresh `tff.learning.models.VariableModel`.
+    """
+    states = {
+        name for op in _trace_training(model_fn) if _ASSIGNS.match(op.node.op) for name in op.states
+    }
+    layers = {posixpath.dirname(name) or name for name in states}
+    if layers:
+        raise ValueError(
+            "Training must leave a model's non-trainable weights alone, as only trainable ones are "
+            "learned federatedly, but it changes moving statistics or other state of "
+            f"{_listed(layers)}: use a normalisation without them (tf.keras.layers."
+            "GroupNormalization or LayerNormalization), or freeze the layer with trainable=False, "
+            "so that it uses the statistics it has (pretrained)."
+        )
+
+
+def refuse_stochastic_layers(
+    model_fn: Callable[[], tff.learning.models.VariableModel],
+) -> None:
+    """Raises ValueError if the forward pass of training draws random numbers, such as dropout's.
+
+    Args:
+      model_fn: A no-argument function returning a fresh `tff.learning.models.VariableModel`.
+    """
+    layers = {
+        _INNER_SCOPES.sub(r"\1", op.scope) or op.node.name
+        for op in _trace_training(model_fn)
+        if _SEED_ATTRIBUTE in op.node.attr or _DRAWS.match(op.node.op)
+    }
+    if layers:
+        raise ValueError(
+            "Second-order gradients replay each inner step and need it to repeat exactly, but the "
+            f"forward pass draws random numbers in {_listed(layers)}: take the layer out (or set "
+            "its rate to 0), or use a first-order method (first_order=True, FOMAML), which replays "
+            "nothing."
+        )
+
+
+def head_variables(model: tff.learning.models.VariableModel, head_layers: int) -> list[int]:
+    """Returns which of `model.trainable_variables` the last layers with such weights have.
+
+    Layers are told apart by the names of variables: `lstm/lstm_cell/kernel:0` is of layer `lstm`,
+    and a model nested in another is one layer if its name is in that of its variables.
+
+    Args:
+      model: The model.
+      head_layers: How many layers, counted from the last.
+
+    Returns:
+      Ascending indices into `model.trainable_variables`.
+
+    Raises:
+      ValueError: If the model has fewer layers, or `head_layers` is no integer >= 1.
+    """
+    paths = [tuple(v.name.split("/")[:-1]) for v in model.trainable_variables]
+    # A subclassed model's own name is in front of all; of a single layer nothing is in front.
+    shared = len(posixpath.commonprefix(paths)) if len(set(paths)) > 1 else 0
+    layer_of = [path[: shared + 1] for path in paths]
+    layers = list(dict.fromkeys(layer_of))
+    is_int = isinstance(head_layers, int) and not isinstance(head_layers, bool)
+    if not (is_int and 1 <= head_layers <= len(layers)):
+        names = ", ".join("".join(layer[-1:]) for layer in layers)
+        raise ValueError(
+            f"head_layers must lie between 1 and {len(layers)}, the layers that have weights "
+            f"({names}), but is {head_layers!r}."
+        )
+    head = layers[-head_layers:]
+    return [index for index, layer in enumerate(layer_of) if layer in head]
+
+
+def _trace_training(model_fn: Callable[[], tff.learning.models.VariableModel]) -> list[_Op]:
+    """Returns all ops that a forward pass in training can reach, those in functions included."""
+    with tf.Graph().as_default():  # keeps this model's variables out of the caller's graph
+        model = model_fn()
+        names = {v.handle.ref(): v.name for v in model.non_trainable_variables}
+
+        @tf.function
+        def forward_pass(batch):
+            return model.forward_pass(batch, training=True)
+
+        graph = forward_pass.get_concrete_function(model.input_spec).graph
+        graph_def = graph.as_graph_def()
+        states = {
+            inner.op.name: names[outer.ref()]
+            for outer, inner in graph.captures
+            if outer.ref() in names
+        }
+    functions = {function.signature.name: function for function in graph_def.library.function}
+    return list(_reachable(graph_def.node, "", states, functions))
+
+
+def _reachable(
+    nodes: Iterable[Any], scope: str, states: Mapping[str, str], functions: Mapping[str, Any]
+) -> Iterator[_Op]:
+    """Yields nodes and those of functions they call; `states` names the inputs that are weights."""
+    for node in nodes:
+        node_scope = posixpath.join(scope, posixpath.dirname(node.name)).rstrip("/")
+        inputs = [states.get(name.split(":")[0]) for name in node.input if name[0] != "^"]
+        yield _Op(node, node_scope, [state for state in inputs if state])
+        for attr in node.attr.values():
+            for called in [attr.func, *attr.list.func]:
+                if called.name in functions:
+                    function = functions[called.name]
+                    # Aligned at the end: a branch's arguments follow the predicate.
+                    names = [arg.name for arg in function.signature.input_arg]
+                    passed = {a: s for a, s in zip(names[::-1], inputs[::-1]) if s}
+                    yield from _reachable(function.node_def, node_scope, passed, functions)
+
+
+def _listed(layers: Iterable[str]) -> str:
+    return ", ".join(sorted(layers))

@@ -1,4 +1,4 @@
-"""The search behind EMNIST's default learning rates, recorded and resumable.
+"""The search behind EMNIST's default learning rates of Reptile and FedAvg, recorded and resumable.
 
     python -m searches.emnist_learning_rates --cache_dir=DIR
 
@@ -18,7 +18,6 @@ server rate. With 26 validation writers differences of a point are noise.
 import itertools
 from pathlib import Path
 
-import pandas as pd
 from absl import app, flags
 
 from tff_fedmeta import runtime
@@ -35,55 +34,22 @@ _SHORT_ROUNDS, _FULL_ROUNDS, _FINALISTS = 50, 200, 3
 
 def main(argv: list[str]) -> None:
     """Runs the trials that the log does not have yet."""
-    import datasets
-    from tff_fedmeta import client_data
+    from searches import trials
 
     del argv
-    task = datasets.TASKS["emnist"](data_source="tff", cache_dir=_CACHE_DIR.value)
-    read = client_data.cached_reader(task.read_client)
+    task, read = trials.load_emnist(_CACHE_DIR.value)
+
+    def trial(algorithm: str, inner: float, server: float, rounds: int) -> float:
+        rates = {"inner_learning_rate": inner, "server_learning_rate": server}
+        return trials.run(task, read, _LOG, algorithm, rates, {"rounds": rounds})
+
     with runtime.local_runtime():
         for algorithm in _ALGORITHMS:
             pairs = list(itertools.product(_INNER_RATES, _SERVER_RATES))
-            scores = {pair: _trial(task, read, algorithm, *pair, _SHORT_ROUNDS) for pair in pairs}
+            scores = {pair: trial(algorithm, *pair, _SHORT_ROUNDS) for pair in pairs}
             best = sorted(pairs, key=scores.__getitem__, reverse=True)[:_FINALISTS]
             for pair in best:
-                _trial(task, read, algorithm, *pair, _FULL_ROUNDS)
-
-
-def _trial(task, read, algorithm: str, inner: float, server: float, rounds: int) -> float:
-    """Returns a trial's accuracy on validation writers after adaptation, from the log or anew."""
-    import datasets
-    from tff_fedmeta import adaptation, experiment
-    from tff_fedmeta.config import ExperimentConfig
-
-    rates = {"inner_learning_rate": inner, "server_learning_rate": server}
-    key = {"algorithm": algorithm, **rates, "rounds": rounds}
-    log = pd.read_csv(_LOG).to_dict("records") if _LOG.exists() else []
-    for row in log:
-        if all(row[name] == value for name, value in key.items()):
-            return row["accuracy_after"]
-
-    config = ExperimentConfig.from_defaults(
-        task.name,
-        datasets.DEFAULTS[task.name],
-        {"rounds": rounds, "algorithms": (algorithm,)},
-        {algorithm: rates},
-    )
-    evaluators = experiment.build_evaluators(config, task)
-    weights = experiment.train_algorithm(config, task, algorithm, read, evaluators)
-    curves = experiment.validation_curves(config, task, weights, read, evaluators)
-    rate, steps = adaptation.choose_adaptation(curves, task.metric)
-    summary = adaptation.summarize(adaptation.measurable(curves[rate]), task.metric, steps)
-    row = {
-        **key,
-        "accuracy_before": round(summary["before"]["mean"], 4),
-        "accuracy_after": round(summary["after"]["mean"], 4),
-        "adaptation_learning_rate": rate,
-        "adaptation_steps": steps,
-    }
-    print(row, flush=True)
-    pd.DataFrame([*log, row]).to_csv(_LOG, index=False)
-    return row["accuracy_after"]
+                trial(algorithm, *pair, _FULL_ROUNDS)
 
 
 if __name__ == "__main__":

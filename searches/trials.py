@@ -1,0 +1,72 @@
+"""One trial of a search: train, adapt to validation clients, and log it, never to be rerun."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+import datasets
+from tff_fedmeta import adaptation, algorithms, client_data, experiment
+from tff_fedmeta.config import ExperimentConfig
+
+
+def run(
+    task: Any,
+    read: Any,
+    log_file: Path,
+    algorithm: str,
+    hparams: Mapping[str, Any],
+    values: Mapping[str, Any],
+) -> float:
+    """Returns a trial's accuracy on validation clients after adaptation, from the log or anew.
+
+    Args:
+      task: The `datasets.Task`.
+      read: Its cached reader.
+      log_file: A CSV file, which gets a row.
+      algorithm: What is trained.
+      hparams: The hyperparameters tried, over the algorithm's own defaults.
+      values: Fields of the configuration, `rounds` among them, over the task's defaults.
+    """
+    key = {
+        "algorithm": algorithm,
+        "rounds": values["rounds"],
+        "hyperparameters": json.dumps(hparams, sort_keys=True),
+    }
+    log = pd.read_csv(log_file).to_dict("records") if log_file.exists() else []
+    for row in log:
+        if all(row[name] == value for name, value in key.items()):
+            return row["accuracy_after"]
+
+    start = time.monotonic()
+    config = ExperimentConfig.from_defaults(
+        task.name,
+        {**datasets.DEFAULTS[task.name], "hyperparameters": {}},
+        {**values, "algorithms": (algorithm,)},
+        {algorithm: hparams},
+    )
+    evaluators = experiment.build_evaluators(config, task, algorithm in algorithms.LEARN_RATES)
+    weights = experiment.train_algorithm(config, task, algorithm, read, evaluators)
+    curves = experiment.validation_curves(config, task, weights, read, evaluators)
+    rate, steps = adaptation.choose_adaptation(curves, task.metric)
+    summary = adaptation.summarize(adaptation.measurable(curves[rate]), task.metric, steps)
+    row = {
+        **key,
+        "accuracy_before": round(summary["before"]["mean"], 4),
+        "accuracy_after": round(summary["after"]["mean"], 4),
+        "adaptation_learning_rate": rate,
+        "adaptation_steps": steps,
+        "minutes": round((time.monotonic() - start) / 60, 1),
+    }
+    print(row, flush=True)
+    pd.DataFrame([*log, row]).to_csv(log_file, index=False)
+    return row["accuracy_after"]
+
+
+def load_emnist(cache_dir: str) -> tuple[Any, Any]:
+    """Returns the task on TFF's own data, and a cached reader of its clients."""
+    task = datasets.TASKS["emnist"](data_source="tff", cache_dir=cache_dir)
+    return task, client_data.cached_reader(task.read_client)

@@ -31,6 +31,17 @@ DATA_SOURCES = ("auto", "tff", "embedded")
 URL = "https://storage.googleapis.com/tff-datasets-public/emnist_all.sqlite.lzma"
 FILE_NAME = "emnist_all.sqlite"
 
+# For the methods whose clients send gradients: see searches/emnist_hyperparameters.py. Without the
+# warm-up this rate of Adam can leave them at the accuracy of guessing for good.
+_META_GRADIENTS = {
+    "inner_learning_rate": 0.02,
+    "server_optimizer": "adam",
+    "server_learning_rate": 0.003,
+    "server_decay": True,
+    "server_warmup": 20,
+    "support_fraction": 0.2,
+}
+
 # What a run on this data set starts from, where nothing else is asked for.
 DEFAULTS: dict[str, Any] = {
     "algorithms": ("reptile", "fedavg"),
@@ -47,6 +58,16 @@ DEFAULTS: dict[str, Any] = {
         # From equally many trials on validation writers: see searches/emnist_learning_rates.py
         "reptile": {"inner_learning_rate": 0.1, "server_learning_rate": 1.5},
         "fedavg": {"inner_learning_rate": 0.1, "server_learning_rate": 1.5},
+        "fedprox": {"inner_learning_rate": 0.1, "server_learning_rate": 1.5},
+        **{name: _META_GRADIENTS for name in ("fomaml", "maml", "meta_sgd", "anil")},
+        "per_fedavg": {
+            "inner_learning_rate": 0.02,
+            "meta_learning_rate": 0.1,
+            "local_meta_steps": 10,
+            "first_order": True,
+            "server_learning_rate": 1.5,
+            "server_decay": True,
+        },
     },
 }
 

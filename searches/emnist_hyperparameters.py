@@ -71,7 +71,7 @@ def main(argv: list[str]) -> None:
     del argv
     deadline = time.monotonic() + 3600 * _HOURS.value
     task, read = trials.load_emnist(_CACHE_DIR.value)
-    more = _VALIDATION_CLIENTS - len(task.validation_clients)
+    more = max(0, _VALIDATION_CLIENTS - len(task.validation_clients))
     task = dataclasses.replace(
         task,
         train_clients=task.train_clients[more:],

@@ -182,7 +182,7 @@ def train(
       The rule's state after the last step, and the steps.
     """
     moving = model.trainable_variables if moving is None else moving
-    if keep and num_steps is not None and num_steps <= MOST_UNROLLED:
+    if keep and num_steps is not None and 0 < num_steps <= MOST_UNROLLED:
         unrolled = []
         for number in range(num_steps):
             unrolled.append(_take(model, examples, plan, first + number, moving, state))
@@ -280,7 +280,9 @@ def _take(model, examples, plan, step, moving, state) -> _Step:
     """Computes the gradient of one step such that it can be differentiated once more."""
     with tf.GradientTape() as tape:
         gradients = [
-            None if gradient is None else tf.convert_to_tensor(gradient)
+            # A tensor of its own for each: where one is the gradient of two weights, the products
+            # would count it twice.
+            None if gradient is None else tf.identity(tf.convert_to_tensor(gradient))
             for gradient in _gradients(model, examples, plan, step, moving)
         ]
     return _Step(tape, gradients, [v.read_value() for v in moving], state)
@@ -304,10 +306,10 @@ def _pull_back(weights, moving, rule, step: _Step, adjoints: _Adjoints) -> _Adjo
         found, len(step.start), len(used), len(adjoints.state), len(adjoints.rates)
     )
     if isinstance(rule, StatefulRule):
-        # A rule such as Adam has no derivative where a gradient is and was exactly 0 (a dead unit,
-        # a word that does not occur); as for a ReLU, it counts as 0 there.
+        # The derivative of a rule such as Adam cannot be evaluated where the square of a gradient is
+        # and was 0 (a dead unit, a word that does not occur): it is taken as 0 there.
         of_used, of_state = (
-            [tf.where(tf.math.is_nan(g), tf.zeros_like(g), g) for g in some]
+            [tf.where(tf.math.is_finite(g), g, tf.zeros_like(g)) for g in some]
             for some in (of_used, of_state)
         )
     hessian_products = step.tape.gradient(

@@ -306,8 +306,8 @@ def _pull_back(weights, moving, rule, step: _Step, adjoints: _Adjoints) -> _Adjo
         found, len(step.start), len(used), len(adjoints.state), len(adjoints.rates)
     )
     if isinstance(rule, StatefulRule):
-        # The derivative of a rule such as Adam cannot be evaluated where the square of a gradient is
-        # and was 0 (a dead unit, a word that does not occur): it is taken as 0 there.
+        # The derivative of a rule such as Adam cannot be evaluated where a gradient's square is and
+        # was 0 (a dead unit, a word that does not occur): it is taken as 0 there.
         of_used, of_state = (
             [tf.where(tf.math.is_finite(g), g, tf.zeros_like(g)) for g in some]
             for some in (of_used, of_state)

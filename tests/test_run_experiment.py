@@ -276,7 +276,7 @@ def test_same_seed_gives_the_same_weights_and_another_seed_others(finished, cach
     [
         ("--dataset=emnis", "must be one of: emnist; got 'emnis'. Did you mean 'emnist'?"),
         ("--data_source=disk", "must be one of: auto, tff, embedded"),
-        ("--algorithms=reptil", "must be one of: reptile, fedavg; got 'reptil'"),
+        ("--algorithms=reptil", "got 'reptil'. Did you mean 'reptile'?"),
         ("--rounds=0", "rounds must be >= 1, but is 0."),
         ("--rounds=many", "'many'. --rounds: Rounds, >= 1."),
         ("--roundz=3", "got 'roundz'. Did you mean 'rounds'?"),

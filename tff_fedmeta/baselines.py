@@ -187,7 +187,8 @@ class _ProximalSGD(tff.learning.optimizers.Optimizer):
             lambda w, w0, g: w - self._learning_rate * (g + self._strength * (w - w0)),
             weights,
             start,
-            gradients,
+            # A weight that the loss does not use has no gradient.
+            tuple(tf.zeros_like(w) if g is None else g for w, g in zip(weights, gradients)),
         )
         return collections.OrderedDict(has_start=tf.constant(True), start=start), new_weights
 

@@ -68,10 +68,11 @@ def table(
         "",
         f"*before*: the trained model as it is; *after*: adapted on a client's support "
         f"({config.support_fraction:.0%} of its examples), both measured on its query (the rest). "
-        "Steps and rate of adaptation (learnt rates as they are) were chosen on validation clients, "
-        "the same way for every row; test clients were read once, afterwards. *hurt*: share of clients whom adapting left "
-        "worse off. Every row had the same rounds and cohorts; *examples* are those that clients "
-        "walked in training. A *gradient evaluation* is a batch; a Hessian-vector product is two.",
+        "Steps and rate of adaptation were chosen on validation clients, the same way for every "
+        "row (learnt rates are used as they are); test clients were read once, afterwards. "
+        "*hurt*: share of clients whom adapting left worse off. Every row had the same rounds and "
+        "cohorts; *examples* are those that clients walked in training. A *gradient evaluation* is "
+        "a batch; a Hessian-vector product is two.",
         "",
         *(f"- {line}" for line in _differences(config)),
         "",

@@ -35,6 +35,7 @@ _EVALUATION = {
     "support_fraction": 0.2,
     "adaptation_steps": 3,
     "adaptation_learning_rates": (0.02, 0.05, 0.1),
+    "rounds_per_evaluation": _LONG_ROUNDS,
 }
 _VALIDATION_CLIENTS = 40
 
@@ -44,17 +45,23 @@ def _trials(fixed: dict[str, Any], names: str, *trials: tuple[Any, ...]) -> list
 
 
 # Without a warm-up a server Adam of this rate left FOMAML at the accuracy of guessing.
-_META_GRADIENTS = _trials(
-    {"server_optimizer": "adam", "server_decay": True, "server_warmup": 20},
-    "inner_learning_rate server_learning_rate support_fraction",
-    (0.02, 0.003, 0.2),
-    (0.05, 0.003, 0.2),
-    (0.1, 0.003, 0.2),
-    (0.05, 0.003, 0.5),
-)
+_ADAM = {"server_optimizer": "adam", "server_decay": True, "server_warmup": 20}
+_META_GRADIENTS = [
+    *_trials(
+        _ADAM,
+        "inner_learning_rate server_learning_rate support_fraction",
+        (0.02, 0.003, 0.2),
+        (0.05, 0.003, 0.2),
+        (0.1, 0.003, 0.2),
+        (0.05, 0.003, 0.5),
+    ),
+    *_trials(
+        {"server_optimizer": "yogi", "server_decay": True},
+        "inner_learning_rate server_learning_rate support_fraction",
+        (0.02, 0.03, 0.2),
+    ),
+]
 TRIALS: dict[str, list[dict[str, Any]]] = {
-    "maml": _META_GRADIENTS,
-    "meta_sgd": _META_GRADIENTS,
     "per_fedavg": _trials(
         {"first_order": True, "server_decay": True},
         "inner_learning_rate meta_learning_rate server_learning_rate",
@@ -62,9 +69,9 @@ TRIALS: dict[str, list[dict[str, Any]]] = {
         (0.05, 0.1, 1.5),
         (0.02, 0.2, 1.5),
         (0.02, 0.2, 1.0),
+        (0.05, 0.2, 1.0),
     ),
-    "fomaml": _META_GRADIENTS,
-    "anil": _META_GRADIENTS,
+    **{name: _META_GRADIENTS for name in ("fomaml", "anil", "meta_sgd", "maml")},
 }
 
 

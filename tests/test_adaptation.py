@@ -114,17 +114,11 @@ class TestAdaptationEval:
         np.testing.assert_allclose(result["loss"], expected, rtol=1e-5)
 
     def test_clients_do_not_influence_one_another(self):
-        def with_moving_statistics():
-            normalize = tf.keras.layers.BatchNormalization(momentum=0.1)
-            return tf.keras.Sequential([tf.keras.Input([6]), normalize, dense(3)])
-
-        keras_model = with_moving_statistics()
-        weights = tff.learning.models.ModelWeights.from_model(keras_model)
-        computation = build(as_model_fn(with_moving_statistics))
-        together = computation(weights, [client(14), client(9), client(14)])
-        (alone,) = computation(weights, [client(14)])
-        np.testing.assert_array_equal(together[0]["loss"], alone["loss"])
-        np.testing.assert_array_equal(together[2]["loss"], alone["loss"])
+        together = evaluate([client(14), client(9), client(14)])
+        (alone,) = evaluate([client(14)])
+        for metric in METRICS:
+            np.testing.assert_array_equal(together[0][metric], alone[metric])
+            np.testing.assert_array_equal(together[2][metric], alone[metric])
 
     @pytest.mark.parametrize("split", ["random", "ordered"])
     def test_clients_too_small_to_split_have_no_query_and_finite_values(self, split):

@@ -1,8 +1,8 @@
-"""Trains federated meta-learning and TFF's FedAvg on the same clients, and compares them.
+"""Trains federated meta-learning and TFF's baselines on the same clients, and compares them.
 
     python run_experiment.py --dataset=emnist
 
-Both are adapted to clients that neither has seen. Tables, plots and Keras models go to OUTPUT_DIR.
+All are adapted to clients that none has seen. Tables, plots and Keras models go to OUTPUT_DIR.
 The same command again continues an interrupted run.
 """
 
@@ -49,7 +49,7 @@ _FLAGS: dict[str, list[tuple[Any, str, Any, str]]] = {
             flags.DEFINE_float,
             "inner_learning_rate",
             None,
-            "Rate of the local steps, >= 0, for every algorithm that is trained.",
+            "Rate of the local steps, >= 0, for every algorithm that has such steps.",
         ),
         (
             flags.DEFINE_float,
@@ -214,11 +214,20 @@ def _configuration(values: dict[str, Any]) -> ExperimentConfig:
             _number("--adaptation_learning_rates", text)
             for text in said["adaptation_learning_rates"]
         )
+    algorithms = said["algorithms"] or defaults["algorithms"]
+    for algorithm in algorithms:
+        check_choice("algorithm", algorithm, HYPERPARAMETERS)
     hparams: dict[str, dict[str, Any]] = {}
-    for algorithm in said["algorithms"] or defaults["algorithms"]:
-        for name in ("inner_learning_rate", "server_learning_rate"):
-            if values[name] is not None:
-                hparams.setdefault(algorithm, {})[name] = values[name]
+    for name in ("inner_learning_rate", "server_learning_rate"):
+        if values[name] is None:
+            continue
+        takers = [
+            algorithm for algorithm in algorithms if hasattr(HYPERPARAMETERS[algorithm], name)
+        ]
+        if not takers:
+            raise ValueError(f"None of the algorithms has an --{name}: {', '.join(algorithms)}.")
+        for algorithm in takers:
+            hparams.setdefault(algorithm, {})[name] = values[name]
     for text in values["hparam"]:
         target, equals, value = text.partition("=")
         algorithm, dot, name = target.partition(".")

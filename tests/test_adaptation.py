@@ -3,7 +3,7 @@ import pytest
 import reference_numpy as reference
 import tensorflow as tf
 import tensorflow_federated as tff
-from conftest import as_model_fn, dense, initial_weights, make_client, make_keras_model, model_fn
+from conftest import as_model_fn, initial_weights, make_client, make_keras_model, model_fn
 
 import tff_fedmeta as fm
 from tff_fedmeta import adaptation, minibatches, support_query

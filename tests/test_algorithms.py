@@ -206,6 +206,34 @@ def test_a_nan_that_the_model_swallows_is_counted(name):
 
 
 @two_algorithms
+def test_a_loss_that_overflows_is_counted_and_does_not_spoil_that_of_the_round(name):
+    class Overflowing(tf.keras.losses.Loss):
+        def call(self, y_true, y_pred):
+            logits, feature = y_pred[:, :3], tf.stop_gradient(y_pred[:, 3])
+            entropy = tf.keras.losses.sparse_categorical_crossentropy(y_true, logits, True)
+            return entropy + tf.where(feature > 1e37, np.inf, 0.0)
+
+    def with_feature():
+        inputs = tf.keras.Input([6])
+        logits = dense(3)(tf.keras.layers.Lambda(tf.math.tanh)(inputs))
+        return tf.keras.Model(inputs, tf.concat([logits, inputs[:, 2:3]], axis=1))
+
+    def overflowing():
+        return tff.learning.models.from_keras_model(
+            with_feature(), loss=Overflowing(), input_spec=INPUT_SPEC
+        )
+
+    process = build(name, overflowing)
+    without, metrics_without = run(process, clients(5, 14))
+    x, y = make_client(9)
+    x[:, 2] = 1e38
+    weights, metrics = run(process, [fm.client_dataset(x, y), *clients(5, 14)])
+    assert metrics["clients"] == {"contributing": 2, "too_small": 0, "non_finite": 1}
+    assert_close(weights, without, 1e-6)
+    assert metrics["train"] == pytest.approx(metrics_without["train"], rel=1e-6)
+
+
+@two_algorithms
 def test_an_update_that_overflows_is_counted(name):
     def linear():
         return tf.keras.Sequential([tf.keras.Input([6]), dense(3)])
@@ -302,6 +330,23 @@ def test_an_inner_adam_steps_by_the_inner_learning_rate():
     gradients = reference.gradient(initial_weights(), *make_client(9, 9))
     expected = [w - 0.01 * np.sign(g) for w, g in zip(initial_weights(), gradients)]
     assert_close(weights, expected, 1e-4)
+
+
+def test_fomaml_is_of_first_order():
+    with pytest.raises(TypeError, match="first_order"):
+        build("fomaml", first_order=False)
+
+
+def test_an_inner_optimizer_without_a_rate_to_set_is_refused():
+    schedule = tff.learning.optimizers.schedule_learning_rate
+    scheduled = schedule(tff.learning.optimizers.build_sgdm(0.1), lambda step: 0.1)
+    with pytest.raises(ValueError, match="inner_optimizer must let its learning rate be set"):
+        build(inner_optimizer=scheduled)
+
+
+def test_an_inner_optimizer_that_is_none_is_refused():
+    with pytest.raises(TypeError, match="inner_optimizer must be a tff"):
+        build(inner_optimizer="adam")
 
 
 def test_meta_sgd_takes_no_inner_optimizer():
@@ -406,7 +451,9 @@ def test_embeddings_train(name):
     "kwargs, message",
     [
         (dict(inner_learning_rate=-0.1), "inner_learning_rate must be >= 0, but is -0.1"),
-        (dict(inner_learning_rate=float("nan")), "inner_learning_rate must be >= 0"),
+        (dict(inner_learning_rate=float("nan")), "inner_learning_rate must be a finite number"),
+        (dict(inner_learning_rate="fast"), "inner_learning_rate must be a finite number.*'fast'"),
+        (dict(batch_size=2.5), "batch_size must be a whole number, but is 2.5"),
         (dict(batch_size=0), "batch_size must be >= 1, but is 0"),
         (dict(inner_steps=-1), "inner_steps must be >= 0, but is -1"),
     ],

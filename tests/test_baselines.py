@@ -145,7 +145,7 @@ def test_fedprox_is_fedavg_with_the_papers_term():
 @pytest.mark.parametrize("strength", [-0.1, float("nan"), float("inf")])
 def test_fedprox_refuses_a_strength_that_is_none(strength):
     arguments = dict(ARGUMENTS["fedprox"], proximal_strength=strength)
-    with pytest.raises(ValueError, match="proximal_strength must be finite and >= 0, but is"):
+    with pytest.raises(ValueError, match="proximal_strength must be "):
         baselines.build_fedprox(model_fn, **arguments)
 
 

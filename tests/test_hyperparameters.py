@@ -1,5 +1,6 @@
 import dataclasses
 
+import numpy as np
 import pytest
 
 from tff_fedmeta import hyperparameters
@@ -39,8 +40,8 @@ def test_values_are_parsed_as_their_type(name, text, value):
     [
         ("inner_learning_rate", "fast", "reptile.inner_learning_rate must be a number.*'fast'"),
         ("inner_learning_rate", "-0.1", "inner_learning_rate must be >= 0, but is -0.1"),
-        ("inner_learning_rate", "nan", "inner_learning_rate must be >= 0"),
-        ("server_learning_rate", "inf", "server_learning_rate must be >= 0"),
+        ("inner_learning_rate", "nan", "inner_learning_rate must be a finite number, but is nan"),
+        ("server_learning_rate", "inf", "server_learning_rate must be a finite number, but is inf"),
         ("server_decay", "maybe", "reptile.server_decay must be true or false.*'maybe'"),
         ("client_weighting", "example", "examples, uniform; .* Did you mean 'examples'?"),
         ("iner_learning_rate", "1", "of reptile must be .* Did you mean 'inner_learning_rate'?"),
@@ -96,7 +97,19 @@ def test_what_the_family_cannot_use_is_explained(algorithm, name, value, message
         resolve(algorithm, {}, {name: value})
 
 
-@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, float("nan")])
+@pytest.mark.parametrize("value", [1.0, "1", True, None])
+def test_a_count_that_is_no_whole_number_is_named(value):
+    with pytest.raises(ValueError, match=f"rounds must be a whole number, but is {value!r}"):
+        hyperparameters.check_count("rounds", value, 0)
+
+
+def test_numbers_of_numpy_are_numbers():
+    hyperparameters.check_count("rounds", np.int64(1), 1)
+    hyperparameters.check_number("rate", np.float32(0.5), 0)
+    hyperparameters.check_split(np.float32(0.5))
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, float("nan"), True, "0.5"])
 def test_a_support_fraction_out_of_range_is_refused(fraction):
     with pytest.raises(ValueError, match="support_fraction must lie between 0 and 1"):
         hyperparameters.check_split(fraction)
@@ -107,8 +120,9 @@ def test_a_support_fraction_out_of_range_is_refused(fraction):
     [
         (1, float("inf"), 0, "rounds must be >= 1, but is 0"),
         (0, 3, 4, "rounds must be from 0 to 3, but is 4"),
-        (0, 3, "2", "rounds must be from 0 to 3, but is 2"),
-        (0, float("inf"), float("inf"), "rounds must be >= 0, but is inf"),
+        (0, 3, "2", "rounds must be a finite number, but is '2'"),
+        (0, 3, True, "rounds must be a finite number, but is True"),
+        (0, float("inf"), float("inf"), "rounds must be a finite number, but is inf"),
     ],
 )
 def test_a_number_out_of_range_is_named_with_its_range(low, high, value, message):

@@ -324,6 +324,38 @@ def test_maml_on_the_same_examples_minimizes_the_objective_of_the_paper():
     assert_gradient(moved(process), expected)
 
 
+class Biases(tf.keras.layers.Layer):
+    """Logits of three inputs and the sum of so many biases, each with the same gradient."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.number = number
+
+    def build(self, _):
+        values = [0.5 / self.number, 0.1 / self.number, -0.2 / self.number]
+        start = tf.keras.initializers.Constant(values)
+        self.biases = [self.add_weight(f"b{i}", [3], None, start) for i in range(self.number)]
+
+    def call(self, inputs):
+        return inputs[:, :3] + sum(self.biases[1:], self.biases[0])
+
+
+@pytest.mark.parametrize("budget", [dict(inner_steps=3), dict(inner_epochs=3)])
+def test_a_tensor_that_is_the_gradient_of_two_weights_counts_once(budget):
+    """Steps of two biases are those of their sum at twice the rate."""
+
+    def sent(number):
+        model_fn = as_model_fn(lambda: tf.keras.Sequential([tf.keras.Input([6]), Biases(number)]))
+        options = dict(batch_size=2, shuffle=False, split="ordered", server_optimizer=SGD(1.0))
+        rate = 1.0 / number
+        process = fm.build_maml(model_fn, inner_learning_rate=rate, **options, **budget)
+        return moved(process)
+
+    (expected,) = sent(1)
+    for gradient in sent(2):
+        np.testing.assert_allclose(gradient, expected, rtol=1e-5)
+
+
 def test_maml_differentiates_through_the_momentum_of_the_inner_steps():
     def objective(momentum):
         return lambda weights, client: reference.meta_loss(

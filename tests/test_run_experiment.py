@@ -285,7 +285,7 @@ def test_same_seed_gives_the_same_weights_and_another_seed_others(finished, cach
         ("--support_fraction=1", "support_fraction must lie between 0 and 1"),
         ("--seed=-1", "seed must be from 0"),
         ("--inner_learning_rate=-0.1", "inner_learning_rate must be >= 0"),
-        ("--inner_learning_rate=nan", "inner_learning_rate must be >= 0"),
+        ("--inner_learning_rate=nan", "inner_learning_rate must be a finite number"),
         ("--adaptation_learning_rates=a", "must be numbers, but got 'a'"),
         ("--adaptation_learning_rates=0", "must be one or more numbers > 0"),
         ("--hparam=reptile.rate=1", "hyperparameter of reptile must be one of"),
@@ -303,6 +303,13 @@ def test_wrong_flag_gets_one_sentence_and_status_two(argument, said, capsys):
     error = capsys.readouterr().err
     assert error.startswith("Error: ") and error.count("\n") == 1
     assert said in error
+
+
+def test_a_rate_that_no_algorithm_has_gets_one_sentence_and_status_two(capsys):
+    arguments = ["run_experiment.py", "--algorithms=fedsgd", "--inner_learning_rate=0.1"]
+    assert run_experiment.main(arguments) == 2
+    said = "Error: None of the algorithms has an --inner_learning_rate: fedsgd.\n"
+    assert capsys.readouterr().err == said
 
 
 def test_directory_in_use_is_refused(finished, cache, tmp_path, capsys):

@@ -1,6 +1,8 @@
 """All algorithms in one run of the real `main()`, and what their users take home."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,7 @@ from datasets import emnist
 from tff_fedmeta import client_data, hyperparameters
 from tff_fedmeta.config import ExperimentConfig
 
+README = Path(__file__).parent.parent / "README.md"
 ALGORITHMS = tuple(hyperparameters.HYPERPARAMETERS)
 
 
@@ -40,7 +43,7 @@ def finished(cache, tmp_path_factory):
         "--adaptation_steps=3",
         "--adaptation_learning_rates=0.05",
         "--rounds_per_evaluation=2",
-        "--hparam=meta_sgd.inner_learning_rate=0.05",
+        "--inner_learning_rate=0.05",  # FedSGD has none,
     ]
     assert run_experiment.main(arguments) == 0
     return directory
@@ -80,41 +83,55 @@ def test_second_order_costs_two_more_gradients_a_step(finished):
     assert row.split(" | ")[-2] == f"{int(second):,}"
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_the_exported_model_reproduces_the_reported_adaptation(finished, cache, algorithm):
-    """With Keras, the files of `keras_model/` and the split of the evaluation, step by step."""
+def taken_home(finished, algorithm):
+    """The model's directory, how it adapts and the results that were reported."""
+    home = finished / algorithm / "keras_model"
+    how = json.loads((home / "metadata.json").read_text())["adaptation"]
+    return home, how, json.loads((finished / algorithm / "adaptation_test.json").read_text())
+
+
+def query_and_batches(finished, cache, client_id):
+    """A client's query, and the batches of support of three steps, as in the evaluation."""
     import tensorflow as tf
 
     from tff_fedmeta import minibatches, support_query
 
     config = ExperimentConfig.from_json((finished / "config.json").read_text())
     task = datasets.TASKS["emnist"](data_source="tff", cache_dir=cache, only_digits=True)
-    home = finished / algorithm / "keras_model"
-    how = json.loads((home / "metadata.json").read_text())["adaptation"]
+    examples = tuple(tf.constant(array) for array in task.read_client(client_id))
+    seed = client_data.stream_seed(config.seed, "adaptation", client_id)
+    sides = support_query.split_support_query(
+        examples, seed, support_fraction=config.support_fraction
+    )
+    plan = minibatches.plan_minibatches(
+        sides.num_support, seed, batch_size=config.batch_size, inner_steps=3
+    )
+    batches = [minibatches.gather_examples(sides.support, plan.indices(i)) for i in range(3)]
+    return sides.query, batches
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_exported_model_reproduces_the_reported_adaptation(finished, cache, algorithm):
+    """With Keras, the files of `keras_model/` and the split of the evaluation, step by step."""
+    import tensorflow as tf
+
+    home, how, result = taken_home(finished, algorithm)
     if algorithm == "meta_sgd":
         assert how["inner_learning_rate"] is None
         with np.load(home / how["learned_rates"]) as file:
             rates = list(file.values())
-    result = json.loads((finished / algorithm / "adaptation_test.json").read_text())
     for client in result["clients"]:
-        x, y = task.read_client(client["client_id"])
-        seed = client_data.stream_seed(config.seed, "adaptation", client["client_id"])
-        sides = support_query.split_support_query(
-            (tf.constant(x), tf.constant(y)), seed, support_fraction=config.support_fraction
-        )
-        plan = minibatches.plan_minibatches(
-            sides.num_support, seed, batch_size=how["batch_size"], inner_steps=3
-        )
+        query, batches = query_and_batches(finished, cache, client["client_id"])
         model = tf.keras.models.load_model(home / "model.keras", compile=False)
         loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         losses, accuracies = [], []
-        for step in range(4):
-            logits = model(sides.query[0])
-            losses.append(float(loss(sides.query[1], logits)))
-            accuracies.append(np.mean(np.argmax(logits, 1) == sides.query[1]))
-            if step == 3:
+        for batch in [*batches, None]:
+            logits = model(query[0])
+            losses.append(float(loss(query[1], logits)))
+            accuracies.append(np.mean(np.argmax(logits, 1) == query[1]))
+            if batch is None:
                 break
-            batch_x, batch_y = minibatches.gather_examples(sides.support, plan.indices(step))
+            batch_x, batch_y = batch
             with tf.GradientTape() as tape:
                 value = loss(batch_y, model(batch_x))
             gradients = tape.gradient(value, model.trainable_variables)
@@ -124,6 +141,26 @@ def test_the_exported_model_reproduces_the_reported_adaptation(finished, cache, 
                 variable.assign_sub(rate * gradient)
         np.testing.assert_allclose(losses, client["loss"], rtol=1e-3)
         np.testing.assert_allclose(accuracies, client["accuracy"], atol=1e-6)
+
+
+def test_the_adaptation_of_meta_sgd_in_the_readme_is_the_reported_one(finished, cache):
+    import tensorflow as tf
+
+    (example,) = re.findall(
+        r"test_run_family.py runs this -->\n```python\n(.*?)```", README.read_text(), re.S
+    )
+    home, _, result = taken_home(finished, "meta_sgd")
+    (client, *_) = result["clients"]
+    query, batches = query_and_batches(finished, cache, client["client_id"])
+    model = tf.keras.models.load_model(home / "model.keras", compile=False)
+    few = tf.data.Dataset.from_generator(
+        lambda: iter(batches),
+        output_signature=tuple(tf.TensorSpec([None, *t.shape[1:]], t.dtype) for t in batches[0]),
+    )
+    exec(example, {"home": home, "model": model, "few": few, "how": {"steps": 3}, "tf": tf})
+    loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    assert float(loss(query[1], model(query[0]))) == pytest.approx(client["loss"][3], rel=1e-3)
+    assert client["loss"][3] != pytest.approx(client["loss"][0], rel=1e-2)
 
 
 def test_learnt_rates_are_one_for_every_weight_and_were_learnt(finished):

@@ -11,7 +11,7 @@ import tensorflow_federated as tff
 
 from tff_fedmeta import (
     algorithms,
-    client_work,
+    client_model,
     hyperparameters,
     inner_loop,
     minibatches,
@@ -23,7 +23,7 @@ _COUNTERS = ("num_examples", "num_batches")
 
 
 def build_adaptation_eval(
-    model_fn: client_work.ModelFn,
+    model_fn: client_model.ModelFn,
     *,
     inner_learning_rate: float,
     batch_size: int,
@@ -61,7 +61,8 @@ def build_adaptation_eval(
       worker refuses an empty list of clients.
 
     Raises:
-      ValueError: If a value is out of its range, or not exactly one of steps and epochs is given.
+      ValueError: If a value is out of its range, not exactly one of steps and epochs is given, or
+        the model has moving statistics (batch normalisation that is not frozen).
     """
     if (inner_steps is None) == (inner_epochs is None):
         raise ValueError(
@@ -75,15 +76,15 @@ def build_adaptation_eval(
     hyperparameters.check_split(support_fraction, split)
     if learned_rates and inner_optimizer is not None:
         raise ValueError("learned_rates adapts by SGD with those rates; give no inner_optimizer.")
-    types = client_work.client_types(model_fn, learned_rates)
+    types = client_model.client_types(model_fn, learned_rates)
     fixed_rule = inner_loop.build_rule(inner_optimizer, inner_learning_rate)
 
     def adapt_and_measure(model, weights, client):
-        rates = client_work.assign_weights(model, weights)
+        rates = client_model.assign_weights(model, weights)
         rule = inner_loop.SGD(rates) if learned_rates else fixed_rule
-        examples = client_work.as_batch(model, client["x"], client["y"])
+        examples = client_model.as_batch(model, client["x"], client["y"])
         sides = support_query.split_support_query(
-            client_work.nothing_unless_finite(examples),
+            client_model.nothing_unless_finite(examples),
             client["seed"],
             support_fraction=support_fraction,
             split=split,
@@ -103,7 +104,7 @@ def build_adaptation_eval(
 
     @tff.tensorflow.computation(types.weights, types.client)
     def evaluate_client(weights, dataset):
-        model = client_work.build_client_model(model_fn)
+        model = client_model.build_client_model(model_fn)
         run = tf.function(lambda weights, client: adapt_and_measure(model, weights, client))
         return run(weights, dataset.get_single_element())
 

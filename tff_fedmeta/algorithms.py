@@ -1,14 +1,13 @@
 """The algorithms as TFF learning processes: each is a local update composed with TFF's blocks."""
 
 import functools
-import math
 from typing import Any, Callable, Optional
 
 import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_fedmeta import client_work, hyperparameters, inner_loop, local_updates, model_checks
-from tff_fedmeta.client_work import ModelFn
+from tff_fedmeta.client_model import ModelFn
 
 # The server's step of the methods that send gradients, where none is given: Adam's, because the
 # size of a meta-gradient says little about how far to go.
@@ -101,8 +100,8 @@ def build_maml(
 
     Each round every client adapts to its support and sends the exact gradient of its query loss by
     the weights it started from; the server descends along the weighted mean. With one inner step
-    on all of the support and `split="same"` that is, to the letter, gradient descent on
-    sum_i w_i L_i(theta - alpha grad L_i(theta)), w_i the clients' shares of the examples.
+    on all of the support, `split="same"` and SGD at the server that is, to the letter, gradient
+    descent on sum_i w_i L_i(theta - alpha grad L_i(theta)), w_i the clients' shares of examples.
 
     Args:
       model_fn: A no-argument function returning a fresh `tff.learning.models.VariableModel`.
@@ -161,7 +160,14 @@ def build_meta_sgd(
     batch_size: int,
     inner_epochs: Optional[int] = None,
     inner_steps: Optional[int] = None,
-    **options: Any,
+    support_fraction: float = 0.5,
+    split: str = "random",
+    shuffle: bool = True,
+    inner_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
+    server_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
+    client_weighting: tff.learning.ClientWeighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
+    model_aggregator: Optional[Any] = None,
+    metrics_aggregator: Optional[Callable[..., Any]] = None,
 ) -> tff.learning.templates.LearningProcess:
     """Builds Meta-SGD (Li, Zhou, Chen and Li, arXiv:1707.09835): MAML that learns its inner rates.
 
@@ -170,13 +176,19 @@ def build_meta_sgd(
     rates; `build_adaptation_eval(learned_rates=True)` and `to_keras(learned_rates=True)` take both.
 
     Args:
-      model_fn: As in `build_maml`, and so are the others.
+      model_fn: As in `build_maml`, and so are all arguments of the same name.
       inner_learning_rate: What every rate starts from, >= 0. They may become negative.
       batch_size: Support examples in an inner step, >= 1.
       inner_epochs: Epochs over support, or
       inner_steps: inner steps.
-      **options: `support_fraction`, `split`, `shuffle`, `server_optimizer` (of weights and rates),
-        `client_weighting`, `model_aggregator` and `metrics_aggregator`, as in `build_maml`.
+      support_fraction: The share of a client's examples that is support, in (0, 1).
+      split: "random", "ordered" or "same".
+      shuffle: Whether the order of support is shuffled in every epoch.
+      inner_optimizer: None: the steps are plain SGD, with the learnt rates.
+      server_optimizer: Applies the mean gradient, to weights and rates alike.
+      client_weighting: How much a client counts in the mean.
+      model_aggregator: A TFF aggregation factory, for weights and rates together.
+      metrics_aggregator: As in `tff.learning.algorithms`.
 
     Returns:
       As `build_maml`.
@@ -185,7 +197,7 @@ def build_meta_sgd(
       ValueError: As `build_maml`, and if there is an `inner_optimizer`.
       TypeError: As `build_maml`.
     """
-    if options.pop("inner_optimizer", None) is not None:
+    if inner_optimizer is not None:
         raise ValueError("build_meta_sgd steps by the rates it learns; give no inner_optimizer.")
     budget = check_local_training(inner_learning_rate, batch_size, inner_epochs, inner_steps)
 
@@ -199,7 +211,13 @@ def build_meta_sgd(
         second_order=True,
         batch_size=batch_size,
         initial_rate=inner_learning_rate,
-        **options,
+        support_fraction=support_fraction,
+        split=split,
+        shuffle=shuffle,
+        server_optimizer=server_optimizer,
+        client_weighting=client_weighting,
+        model_aggregator=model_aggregator,
+        metrics_aggregator=metrics_aggregator,
     )
 
 
@@ -212,8 +230,14 @@ def build_anil(
     inner_epochs: Optional[int] = None,
     inner_steps: Optional[int] = None,
     first_order: bool = False,
+    support_fraction: float = 0.5,
+    split: str = "random",
+    shuffle: bool = True,
     inner_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
-    **options: Any,
+    server_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
+    client_weighting: tff.learning.ClientWeighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
+    model_aggregator: Optional[Any] = None,
+    metrics_aggregator: Optional[Callable[..., Any]] = None,
 ) -> tff.learning.templates.LearningProcess:
     """Builds ANIL (Raghu, Raghu, Bengio and Vinyals, arXiv:1909.09157): MAML that adapts the head.
 
@@ -221,7 +245,7 @@ def build_anil(
     weights. With all layers in the head it *is* MAML.
 
     Args:
-      model_fn: As in `build_maml`, and so are the others.
+      model_fn: As in `build_maml`, and so are all arguments of the same name.
       inner_learning_rate: The rate of the inner steps, >= 0.
       batch_size: Support examples in an inner step, >= 1.
       head_layers: How many layers the head has, counted from the end among those that have weights;
@@ -229,9 +253,14 @@ def build_anil(
       inner_epochs: Epochs over support, or
       inner_steps: inner steps.
       first_order: Whether the derivative of the inner steps is left out.
+      support_fraction: The share of a client's examples that is support, in (0, 1).
+      split: "random", "ordered" or "same".
+      shuffle: Whether the order of support is shuffled in every epoch.
       inner_optimizer: The rule of the inner steps.
-      **options: `support_fraction`, `split`, `shuffle`, `server_optimizer`, `client_weighting`,
-        `model_aggregator` and `metrics_aggregator`, as in `build_maml`.
+      server_optimizer: Applies the mean gradient.
+      client_weighting: How much a client counts in the mean.
+      model_aggregator: A TFF aggregation factory for gradients.
+      metrics_aggregator: As in `tff.learning.algorithms`.
 
     Returns:
       As `build_maml`.
@@ -254,7 +283,13 @@ def build_anil(
         ),
         second_order=not first_order,
         batch_size=batch_size,
-        **options,
+        support_fraction=support_fraction,
+        split=split,
+        shuffle=shuffle,
+        server_optimizer=server_optimizer,
+        client_weighting=client_weighting,
+        model_aggregator=model_aggregator,
+        metrics_aggregator=metrics_aggregator,
     )
 
 
@@ -268,8 +303,14 @@ def build_per_fedavg(
     inner_epochs: Optional[int] = None,
     inner_steps: Optional[int] = None,
     first_order: bool = False,
+    support_fraction: float = 0.5,
+    split: str = "random",
+    shuffle: bool = True,
     inner_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
-    **options: Any,
+    server_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
+    client_weighting: tff.learning.ClientWeighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
+    model_aggregator: Optional[Any] = None,
+    metrics_aggregator: Optional[Callable[..., Any]] = None,
 ) -> tff.learning.templates.LearningProcess:
     """Builds Per-FedAvg (Fallah, Mokhtari and Ozdaglar, arXiv:2002.07948): local steps of MAML.
 
@@ -277,7 +318,7 @@ def build_per_fedavg(
     averages where they end. With tau = 1 this *is* MAML at a server step of `meta_learning_rate`.
 
     Args:
-      model_fn: As in `build_maml`, and so are the others.
+      model_fn: As in `build_maml`, and so are all arguments of the same name.
       inner_learning_rate: Alpha, the rate of the inner steps, >= 0.
       meta_learning_rate: Beta, the rate of the local meta-steps, >= 0.
       local_meta_steps: Tau, the local meta-steps, >= 1.
@@ -287,10 +328,14 @@ def build_per_fedavg(
       inner_steps: inner steps in every meta-step, each of which sees all of the query.
       first_order: Whether the Hessian is left out, the paper's variant FO; otherwise it is
         multiplied exactly, where the paper's HF takes a difference of gradients.
+      support_fraction: The share of a client's examples that is support, in (0, 1).
+      split: "random", "ordered" or "same".
+      shuffle: Whether the order of support is shuffled in every epoch.
       inner_optimizer: The rule of the inner steps, fresh in every meta-step.
-      **options: `support_fraction`, `split`, `shuffle`, `server_optimizer` (None is SGD with rate
-        1, the mean), `client_weighting`, `model_aggregator` and `metrics_aggregator`, as in
-        `build_maml`.
+      server_optimizer: Applies the mean update; None is SGD with rate 1, the mean itself.
+      client_weighting: How much a client counts in the mean.
+      model_aggregator: A TFF aggregation factory for updates.
+      metrics_aggregator: As in `tff.learning.algorithms`.
 
     Returns:
       As `build_maml`.
@@ -300,11 +345,8 @@ def build_per_fedavg(
       TypeError: As `build_maml`.
     """
     budget = check_local_training(inner_learning_rate, batch_size, inner_epochs, inner_steps)
-    _check_rate("meta_learning_rate", meta_learning_rate)
-    if local_meta_steps < 1:
-        raise ValueError(f"local_meta_steps must be >= 1, but is {local_meta_steps}.")
-    if options.get("server_optimizer") is None:
-        options["server_optimizer"] = tff.learning.optimizers.build_sgdm(1.0)
+    hyperparameters.check_number("meta_learning_rate", meta_learning_rate, 0)
+    hyperparameters.check_count("local_meta_steps", local_meta_steps, 1)
     return _build_meta_gradient_process(
         model_fn,
         functools.partial(
@@ -317,14 +359,25 @@ def build_per_fedavg(
         ),
         second_order=not first_order,
         batch_size=batch_size,
-        **options,
+        support_fraction=support_fraction,
+        split=split,
+        shuffle=shuffle,
+        server_optimizer=server_optimizer or tff.learning.optimizers.build_sgdm(1.0),
+        client_weighting=client_weighting,
+        model_aggregator=model_aggregator,
+        metrics_aggregator=metrics_aggregator,
     )
+
+
+def _build_fomaml(model_fn: ModelFn, **arguments: Any) -> tff.learning.templates.LearningProcess:
+    """Builds FOMAML: `build_maml` with `first_order=True`, whose other arguments it takes."""
+    return build_maml(model_fn, first_order=True, **arguments)
 
 
 # name -> builder; every builder takes (model_fn, **hyperparameters).
 ALGORITHMS: dict[str, Callable[..., tff.learning.templates.LearningProcess]] = {
     "reptile": build_reptile,
-    "fomaml": functools.partial(build_maml, first_order=True),
+    "fomaml": _build_fomaml,
     "maml": build_maml,
     "meta_sgd": build_meta_sgd,
     "anil": build_anil,
@@ -341,13 +394,13 @@ def _build_meta_gradient_process(
     *,
     second_order: bool,
     batch_size: int,
-    support_fraction: float = 0.5,
-    split: str = "random",
-    shuffle: bool = True,
-    server_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
-    client_weighting: tff.learning.ClientWeighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
-    model_aggregator: Optional[Any] = None,
-    metrics_aggregator: Optional[Callable[..., Any]] = None,
+    support_fraction: float,
+    split: str,
+    shuffle: bool,
+    server_optimizer: Optional[tff.learning.optimizers.Optimizer],
+    client_weighting: tff.learning.ClientWeighting,
+    model_aggregator: Optional[Any],
+    metrics_aggregator: Optional[Callable[..., Any]],
     initial_rate: Optional[float] = None,
 ) -> tff.learning.templates.LearningProcess:
     """Builds what the methods with a support and a query have in common; see `build_maml`."""
@@ -429,24 +482,16 @@ def check_local_training(
     Raises:
       ValueError: If a value is out of its range or both are given.
     """
-    _check_rate("inner_learning_rate", inner_learning_rate)
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be >= 1, but is {batch_size}.")
+    hyperparameters.check_number("inner_learning_rate", inner_learning_rate, 0)
+    hyperparameters.check_count("batch_size", batch_size, 1)
     if inner_epochs is not None and inner_steps is not None:
         raise ValueError(
             "inner_epochs and inner_steps exclude each other, but both are given: "
             f"{inner_epochs} and {inner_steps}."
         )
     if inner_steps is not None:
-        if inner_steps < 0:
-            raise ValueError(f"inner_steps must be >= 0, but is {inner_steps}.")
+        hyperparameters.check_count("inner_steps", inner_steps, 0)
         return {"inner_steps": inner_steps}
     epochs = 1 if inner_epochs is None else inner_epochs
-    if epochs < 0:
-        raise ValueError(f"inner_epochs must be >= 0, but is {epochs}.")
+    hyperparameters.check_count("inner_epochs", epochs, 0)
     return {"inner_epochs": epochs}
-
-
-def _check_rate(name: str, rate: float) -> None:
-    if not (math.isfinite(rate) and rate >= 0):
-        raise ValueError(f"{name} must be >= 0, but is {rate}.")

@@ -1,17 +1,18 @@
 """TFF's own algorithms over the same one-element clients, to compare with."""
 
 import collections
-import math
+import functools
 from typing import Any, Callable, Optional
 
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_fedmeta import algorithms, client_work, minibatches
+from tff_fedmeta import algorithms, client_model, hyperparameters, minibatches
+from tff_fedmeta.client_model import ModelFn
 
 
 def build_fedavg(
-    model_fn: algorithms.ModelFn,
+    model_fn: ModelFn,
     *,
     inner_learning_rate: float,
     batch_size: int,
@@ -47,25 +48,27 @@ def build_fedavg(
       A `tff.learning.templates.LearningProcess`.
 
     Raises:
-      ValueError: If a value is out of its range or both epochs and steps are given.
+      ValueError: If a value is out of its range, both epochs and steps are given, or the model has
+        moving statistics (batch normalisation that is not frozen).
       TypeError: If `model_aggregator` takes no weights.
     """
-    budget = algorithms.check_local_training(
-        inner_learning_rate, batch_size, inner_epochs, inner_steps
-    )
-    process = tff.learning.algorithms.build_weighted_fed_avg(
+    return _build_fedavg(
         model_fn,
-        client_optimizer_fn=tff.learning.optimizers.build_sgdm(inner_learning_rate),
+        tff.learning.optimizers.build_sgdm,
+        inner_learning_rate=inner_learning_rate,
+        batch_size=batch_size,
+        inner_epochs=inner_epochs,
+        inner_steps=inner_steps,
+        shuffle=shuffle,
         server_optimizer_fn=server_optimizer,
         client_weighting=client_weighting,
         model_aggregator=model_aggregator,
         metrics_aggregator=metrics_aggregator,
     )
-    return _for_one_element_clients(model_fn, process, batch_size, shuffle, budget)
 
 
 def build_fedprox(
-    model_fn: algorithms.ModelFn,
+    model_fn: ModelFn,
     *,
     inner_learning_rate: float,
     proximal_strength: float,
@@ -102,27 +105,28 @@ def build_fedprox(
       A `tff.learning.templates.LearningProcess`.
 
     Raises:
-      ValueError: If a value is out of its range or both epochs and steps are given.
+      ValueError: If a value is out of its range, both epochs and steps are given, or the model has
+        moving statistics (batch normalisation that is not frozen).
       TypeError: If `model_aggregator` takes no weights.
     """
-    budget = algorithms.check_local_training(
-        inner_learning_rate, batch_size, inner_epochs, inner_steps
-    )
-    if not (math.isfinite(proximal_strength) and proximal_strength >= 0):
-        raise ValueError(f"proximal_strength must be finite and >= 0, but is {proximal_strength}.")
-    process = tff.learning.algorithms.build_weighted_fed_avg(
+    hyperparameters.check_number("proximal_strength", proximal_strength, 0)
+    return _build_fedavg(
         model_fn,
-        client_optimizer_fn=_ProximalSGD(inner_learning_rate, proximal_strength),
+        functools.partial(_ProximalSGD, strength=proximal_strength),
+        inner_learning_rate=inner_learning_rate,
+        batch_size=batch_size,
+        inner_epochs=inner_epochs,
+        inner_steps=inner_steps,
+        shuffle=shuffle,
         server_optimizer_fn=server_optimizer,
         client_weighting=client_weighting,
         model_aggregator=model_aggregator,
         metrics_aggregator=metrics_aggregator,
     )
-    return _for_one_element_clients(model_fn, process, batch_size, shuffle, budget)
 
 
 def build_fedsgd(
-    model_fn: algorithms.ModelFn,
+    model_fn: ModelFn,
     *,
     batch_size: int,
     server_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
@@ -146,7 +150,7 @@ def build_fedsgd(
       A `tff.learning.templates.LearningProcess`.
 
     Raises:
-      ValueError: If `batch_size` is out of its range.
+      ValueError: If `batch_size` is out of its range, or the model has moving statistics.
       TypeError: If `model_aggregator` takes no weights.
     """
     budget = algorithms.check_local_training(0.0, batch_size, inner_epochs=1, inner_steps=None)
@@ -165,6 +169,27 @@ BASELINES: dict[str, Callable[..., tff.learning.templates.LearningProcess]] = {
     "fedprox": build_fedprox,
     "fedsgd": build_fedsgd,
 }
+
+
+def _build_fedavg(
+    model_fn: ModelFn,
+    build_client_optimizer: Callable[[float], tff.learning.optimizers.Optimizer],
+    *,
+    inner_learning_rate: float,
+    batch_size: int,
+    inner_epochs: Optional[int],
+    inner_steps: Optional[int],
+    shuffle: bool,
+    **options: Any,
+) -> tff.learning.templates.LearningProcess:
+    """Builds TFF's FedAvg, with its own `options`, on one-element clients."""
+    budget = algorithms.check_local_training(
+        inner_learning_rate, batch_size, inner_epochs, inner_steps
+    )
+    process = tff.learning.algorithms.build_weighted_fed_avg(
+        model_fn, client_optimizer_fn=build_client_optimizer(inner_learning_rate), **options
+    )
+    return _for_one_element_clients(model_fn, process, batch_size, shuffle, budget)
 
 
 class _ProximalSGD(tff.learning.optimizers.Optimizer):
@@ -194,7 +219,7 @@ class _ProximalSGD(tff.learning.optimizers.Optimizer):
 
 
 def _for_one_element_clients(
-    model_fn: algorithms.ModelFn,
+    model_fn: ModelFn,
     process: tff.learning.templates.LearningProcess,
     batch_size: int,
     shuffle: bool,
@@ -204,10 +229,10 @@ def _for_one_element_clients(
     with tf.Graph().as_default():
         model = model_fn()
 
-    @tff.tensorflow.computation(client_work.client_types(model_fn).client)
+    @tff.tensorflow.computation(client_model.client_types(model_fn).client)
     def cut_into_batches(dataset):
         client = dataset.get_single_element()
-        examples = client_work.as_batch(model, client["x"], client["y"])
+        examples = client_model.as_batch(model, client["x"], client["y"])
         plan = minibatches.plan_minibatches(
             minibatches.count_examples(examples),
             client["seed"],

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import math
+import numbers
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -30,8 +31,6 @@ class FedSGD:
     def __post_init__(self) -> None:
         check_choice("server_optimizer", self.server_optimizer, SERVER_OPTIMIZERS)
         check_count("server_warmup", self.server_warmup, 0)
-        if hasattr(self, "client_weighting"):
-            check_choice("client_weighting", self.client_weighting, ("examples", "uniform"))
         for field in dataclasses.fields(self):
             if field.name.endswith(("_rate", "_strength")):
                 check_number(field.name, getattr(self, field.name), 0)
@@ -49,6 +48,10 @@ class FedAvg(FedSGD):
     server_learning_rate: float = 1.0
     inner_learning_rate: float = 0.1
     client_weighting: str = "examples"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("client_weighting", self.client_weighting, ("examples", "uniform"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,15 +182,18 @@ def check_choice(what: str, value: Any, choices: Iterable[str]) -> None:
 
 
 def check_count(what: str, value: Any, low: int, high: float = math.inf) -> None:
-    """Raises ValueError, stating the range, unless `value` is an int in [low, high]."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    """Raises ValueError, stating the range, unless `value` is a whole number in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise ValueError(f"{what} must be a whole number, but is {value!r}.")
     check_number(what, value, low, high)
 
 
 def check_number(what: str, value: Any, low: float, high: float = math.inf) -> None:
     """Raises ValueError, stating the range, unless `value` is a finite number in [low, high]."""
-    if not (isinstance(value, (int, float)) and math.isfinite(value) and low <= value <= high):
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not (is_number and math.isfinite(value)):
+        raise ValueError(f"{what} must be a finite number, but is {value!r}.")
+    if not low <= value <= high:
         limits = f">= {low}" if high == math.inf else f"from {low} to {high}"
         raise ValueError(f"{what} must be {limits}, but is {value}.")
 
@@ -195,9 +201,10 @@ def check_number(what: str, value: Any, low: float, high: float = math.inf) -> N
 def check_split(support_fraction: float, split: str = "random") -> None:
     """Raises ValueError unless `support_query.split_support_query` can use these values."""
     check_choice("split", split, SPLITS)
-    if not 0 < support_fraction < 1:
+    if not (isinstance(support_fraction, numbers.Real) and 0 < support_fraction < 1):
         raise ValueError(
-            f"support_fraction must lie between 0 and 1, both excluded, but is {support_fraction}."
+            f"support_fraction must lie between 0 and 1, both excluded, but is "
+            f"{support_fraction!r}."
         )
 
 

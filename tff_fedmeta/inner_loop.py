@@ -114,9 +114,26 @@ Rule = Union[SGD, StatefulRule]
 def build_rule(
     optimizer: Optional[tff.learning.optimizers.Optimizer], learning_rate: float
 ) -> Rule:
-    """Returns the rule of local steps: `optimizer` at `learning_rate`, or plain SGD for None."""
+    """Returns the rule of local steps: `optimizer` at `learning_rate`, or plain SGD for None.
+
+    Raises:
+      TypeError: If `optimizer` is none of TFF's.
+      ValueError: If it does not let its learning rate be set, as one with a schedule does not.
+    """
     if optimizer is None:
         return SGD(float(learning_rate))
+    if not isinstance(optimizer, tff.learning.optimizers.Optimizer):
+        raise TypeError(
+            f"inner_optimizer must be a tff.learning.optimizers.Optimizer, but is {optimizer!r}."
+        )
+    with tf.Graph().as_default():
+        hparams = optimizer.get_hparams(optimizer.initialize((tf.TensorSpec([1], tf.float32),)))
+    if LEARNING_RATE not in hparams:
+        raise ValueError(
+            "inner_optimizer must let its learning rate be set, as those of "
+            "tff.learning.optimizers do without a schedule, but the hyperparameters of "
+            f"{type(optimizer).__name__} are {list(hparams)}."
+        )
     return StatefulRule(optimizer, learning_rate)
 
 

@@ -134,13 +134,11 @@ def maml(
     Returns:
       The `LocalUpdate`; that of a client that is too small to split means nothing.
     """
-    sides = support_query.split_support_query(
-        examples, seed, support_fraction=support_fraction, split=split
-    )
-    support = _never_empty(sides.support)
-    plan = minibatches.plan_minibatches(
-        minibatches.count_examples(support),
+    sides, plan = _split_and_plan(
+        examples,
         seed,
+        support_fraction,
+        split,
         batch_size=batch_size,
         inner_epochs=inner_epochs,
         inner_steps=inner_steps,
@@ -148,7 +146,7 @@ def maml(
     )
     return _meta_gradient(
         model,
-        support,
+        sides.support,
         plan,
         tf.constant(0),
         plan.num_steps,
@@ -209,13 +207,11 @@ def per_fedavg(
       The `LocalUpdate`, its metrics those of the last meta-step; that of a client that is too small
       to split means nothing.
     """
-    sides = support_query.split_support_query(
-        examples, seed, support_fraction=support_fraction, split=split
-    )
-    support = _never_empty(sides.support)
-    plan = minibatches.plan_minibatches(
-        minibatches.count_examples(support),
+    sides, plan = _split_and_plan(
+        examples,
         seed,
+        support_fraction,
+        split,
         batch_size=batch_size,
         inner_epochs=inner_epochs,
         inner_steps=None if inner_steps is None else inner_steps * local_meta_steps,
@@ -236,7 +232,7 @@ def per_fedavg(
         before = _values(model.trainable_variables)
         gradient = _meta_gradient(
             model,
-            support,
+            sides.support,
             plan,
             *part(plan.num_steps, step),
             query,
@@ -260,6 +256,27 @@ def per_fedavg(
         lambda step, _: step < tau, meta_step, (tf.constant(0), nothing), parallel_iterations=1
     )
     return done._replace(update=_difference(start, model.trainable_variables))
+
+
+def _split_and_plan(
+    examples: Any, seed: tf.Tensor, support_fraction: float, split: str, **plan: Any
+) -> tuple[support_query.SupportQuery, minibatches.MinibatchPlan]:
+    """Returns support and query, and the `plan` of the inner steps on support.
+
+    Support is never empty but has a blank example where the client cannot be split: it computes all
+    the same and its update is thrown away (`client_work`), and a batch without examples is more
+    than some layers can take.
+    """
+    sides = support_query.split_support_query(
+        examples, seed, support_fraction=support_fraction, split=split
+    )
+    missing = tf.maximum(1 - sides.num_support, 0)
+    support = tf.nest.map_structure(
+        lambda tensor: tf.pad(tensor, [[0, missing]] + [[0, 0]] * (tensor.shape.rank - 1)),
+        sides.support,
+    )
+    count = minibatches.count_examples(support)
+    return sides._replace(support=support), minibatches.plan_minibatches(count, seed, **plan)
 
 
 def _meta_gradient(
@@ -332,19 +349,6 @@ def _mean_gradient(model: Any, examples: Any) -> list[tf.Tensor]:
         parallel_iterations=1,
     )
     return mean
-
-
-def _never_empty(examples: Any) -> Any:
-    """Returns the examples, or a blank one if there are none.
-
-    A client that cannot be split computes all the same, and its update is thrown away
-    (`client_work`): a batch without examples is more than some layers can take.
-    """
-    missing = tf.maximum(1 - minibatches.count_examples(examples), 0)
-    return tf.nest.map_structure(
-        lambda tensor: tf.pad(tensor, [[0, missing]] + [[0, 0]] * (tensor.shape.rank - 1)),
-        examples,
-    )
 
 
 def _values(variables: Sequence[tf.Variable]) -> list[tf.Tensor]:

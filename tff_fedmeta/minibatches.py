@@ -42,8 +42,7 @@ class MinibatchPlan(NamedTuple):
         per_epoch = tf.maximum(self.steps_per_epoch, 1)
 
         def before(step: tf.Tensor) -> tf.Tensor:
-            in_epoch = tf.minimum(step % per_epoch * self.batch_size, n)
-            return step // per_epoch * n + in_epoch
+            return step // per_epoch * n + step % per_epoch * self.batch_size
 
         return before(last) - before(first)
 

@@ -74,8 +74,8 @@ def refuse_stochastic_layers(
         raise ValueError(
             "Second-order gradients replay each inner step and need it to repeat exactly, but the "
             f"forward pass draws random numbers in {_listed(layers)}: take the layer out (or set "
-            "its rate to 0), or use a first-order method (first_order=True, FOMAML), which replays "
-            "nothing."
+            "its rate to 0), or use a first-order method, which replays nothing (first_order=True "
+            "where there is such an argument, or Reptile)."
         )
 
 

@@ -203,8 +203,10 @@ def test_baselines_refuse_what_reptile_refuses(name):
 
 
 @pytest.mark.parametrize("name", baselines.BASELINES)
-def test_baselines_refuse_an_aggregator_without_weights(name):
-    with pytest.raises(TypeError):
-        baselines.BASELINES[name](
-            model_fn, **ARGUMENTS[name], model_aggregator=tff.aggregators.UnweightedMeanFactory()
-        )
+def test_an_unweighted_aggregator_counts_all_clients_the_same(name):
+    unweighted = tff.aggregators.UnweightedMeanFactory()
+    process = baselines.BASELINES[name](model_fn, **ARGUMENTS[name], model_aggregator=unweighted)
+    plain = baselines.BASELINES[name](model_fn, **ARGUMENTS[name])
+    weights, _ = train(process, clients_of_round, rounds=1)
+    alone = [train(plain, lambda _, c=c: [c], rounds=1)[0] for c in clients_of_round(0)]
+    assert_close(weights, [np.mean(tensors, axis=0) for tensors in zip(*alone)], 1e-5)

@@ -459,9 +459,7 @@ def compose(
         return tff.learning.models.ModelWeights([*weights.trainable, *rates], weights.non_trainable)
 
     weights_type = initial_weights.type_signature.result
-    aggregator = model_aggregator or tff.aggregators.MeanFactory()
-    if isinstance(aggregator, tff.aggregators.UnweightedAggregationFactory):
-        aggregator = tff.aggregators.as_weighted_aggregator(aggregator)
+    aggregator = taking_weights(model_aggregator)
     return tff.learning.templates.compose_learning_process(
         initial_weights,
         tff.learning.templates.build_broadcast_process(weights_type),
@@ -469,6 +467,18 @@ def compose(
         aggregator.create(weights_type.trainable, tff.TensorType(tf.float32.as_numpy_dtype)),
         tff.learning.templates.build_apply_optimizer_finalizer(server_optimizer, weights_type),
     )
+
+
+def taking_weights(model_aggregator: Optional[Any]) -> Any:
+    """Returns a TFF aggregation factory as one that is given the clients' weights.
+
+    One that takes none, such as `tff.learning.dp_aggregator`, ignores them: all clients count the
+    same. None is the weighted mean.
+    """
+    aggregator = model_aggregator or tff.aggregators.MeanFactory()
+    if isinstance(aggregator, tff.aggregators.UnweightedAggregationFactory):
+        return tff.aggregators.as_weighted_aggregator(aggregator)
+    return aggregator
 
 
 def check_local_training(

@@ -40,8 +40,8 @@ def build_fedavg(
       client_weighting: How much a client counts in the mean. TFF's NUM_EXAMPLES counts what a
         client trained on: with `inner_steps` that is not its size, as it is in Reptile. Its
         UNIFORM counts a client without examples too, as one that stayed where it was.
-      model_aggregator: A TFF aggregation factory for updates, one that takes weights; None is the
-        weighted mean.
+      model_aggregator: A TFF aggregation factory for updates; None is the weighted mean. One that
+        takes no weights counts all clients the same, those without examples too.
       metrics_aggregator: As in `tff.learning.algorithms`.
 
     Returns:
@@ -50,7 +50,6 @@ def build_fedavg(
     Raises:
       ValueError: If a value is out of its range, both epochs and steps are given, or the model has
         moving statistics (batch normalisation that is not frozen).
-      TypeError: If `model_aggregator` takes no weights.
     """
     return _build_fedavg(
         model_fn,
@@ -107,7 +106,6 @@ def build_fedprox(
     Raises:
       ValueError: If a value is out of its range, both epochs and steps are given, or the model has
         moving statistics (batch normalisation that is not frozen).
-      TypeError: If `model_aggregator` takes no weights.
     """
     hyperparameters.check_number("proximal_strength", proximal_strength, 0)
     return _build_fedavg(
@@ -151,13 +149,12 @@ def build_fedsgd(
 
     Raises:
       ValueError: If `batch_size` is out of its range, or the model has moving statistics.
-      TypeError: If `model_aggregator` takes no weights.
     """
     budget = algorithms.check_local_training(0.0, batch_size, inner_epochs=1, inner_steps=None)
     process = tff.learning.algorithms.build_fed_sgd(
         model_fn,
         server_optimizer_fn=server_optimizer or tff.learning.optimizers.build_sgdm(0.1),
-        model_aggregator=model_aggregator,
+        model_aggregator=algorithms.taking_weights(model_aggregator),
         metrics_aggregator=metrics_aggregator,
     )
     return _for_one_element_clients(model_fn, process, batch_size, False, budget)
@@ -180,6 +177,7 @@ def _build_fedavg(
     inner_epochs: Optional[int],
     inner_steps: Optional[int],
     shuffle: bool,
+    model_aggregator: Optional[Any],
     **options: Any,
 ) -> tff.learning.templates.LearningProcess:
     """Builds TFF's FedAvg, with its own `options`, on one-element clients."""
@@ -187,7 +185,10 @@ def _build_fedavg(
         inner_learning_rate, batch_size, inner_epochs, inner_steps
     )
     process = tff.learning.algorithms.build_weighted_fed_avg(
-        model_fn, client_optimizer_fn=build_client_optimizer(inner_learning_rate), **options
+        model_fn,
+        client_optimizer_fn=build_client_optimizer(inner_learning_rate),
+        model_aggregator=algorithms.taking_weights(model_aggregator),
+        **options,
     )
     return _for_one_element_clients(model_fn, process, batch_size, shuffle, budget)
 

@@ -24,8 +24,9 @@ run: $(INSTALLED) ## train on the embedded data and compare [ROUNDS, OUTPUT, ARG
 	    --num_test_clients=30 --adaptation_learning_rates=0.02,0.05,0.1 \
 	    --hparam=reptile.server_decay=false --output_dir=$(OUTPUT) $(ARGS)
 
+# Two processes: most of a test is TensorFlow preparing graphs, which takes one core.
 test: lint ## all checks: lint, then every test [ARGS for pytest]
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest --numprocesses=2 --dist=loadfile $(ARGS)
 
 lint: $(INSTALLED) ## style and types
 	$(PY) -m ruff check .

@@ -26,7 +26,12 @@ from tff_fedmeta.hyperparameters import HYPERPARAMETERS, check_choice
 # group -> (kind, name, default, help). A default of None is the task's own, beside the task.
 _FLAGS: dict[str, list[tuple[Any, str, Any, str]]] = {
     "Data": [
-        (flags.DEFINE_string, "dataset", "emnist", f"One of: {', '.join(datasets.TASKS)}."),
+        (
+            flags.DEFINE_string,
+            "dataset",
+            "emnist",
+            f"One of: {', '.join(datasets.TASKS)}; help lists what they are.",
+        ),
         (
             flags.DEFINE_string,
             "data_source",
@@ -35,7 +40,6 @@ _FLAGS: dict[str, list[tuple[Any, str, Any, str]]] = {
             "spot; auto: the real data if they can be had, else the stand-in, with a warning.",
         ),
         (flags.DEFINE_string, "cache_dir", None, "Where TFF keeps its data files [~/.tff]."),
-        (flags.DEFINE_bool, "only_digits", False, "emnist: ten classes instead of 62."),
         (flags.DEFINE_integer, "num_test_clients", None, "Clients held out for the test, >= 1."),
     ],
     "Training": [
@@ -105,9 +109,29 @@ _FLAGS: dict[str, list[tuple[Any, str, Any, str]]] = {
         ),
     ],
 }
+# name -> the data sets that have this option, and what it is.
+_OPTIONS: dict[str, dict[str, datasets.Option]] = {}
+for _dataset, _options in datasets.OPTIONS.items():
+    for _name, _option in _options.items():
+        _OPTIONS.setdefault(_name, {})[_dataset] = _option
+_DEFINE = {
+    bool: flags.DEFINE_bool,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+}
+_FLAGS["Options of data sets"] = [
+    (
+        _DEFINE[next(iter(takers.values())).kind],
+        name,
+        None,
+        " ".join(f"{dataset}: {o.help} [{json.dumps(o.default)}]" for dataset, o in takers.items()),
+    )
+    for name, takers in _OPTIONS.items()
+]
 # Flags that are no fields of the configuration, or not under their own name.
 _NOT_CONFIGURATION = {
-    *("dataset", "cache_dir", "only_digits", "output_dir", "resume"),
+    *("dataset", "cache_dir", "output_dir", "resume", *_OPTIONS),
     *("hparam", "inner_learning_rate", "server_learning_rate"),
 }
 
@@ -148,12 +172,14 @@ def _prepare(
 
     Returns:
       The lock of the directory, the resolved configuration, the task, the directory and how many
-      seconds loading took; None, having said so, if that run is finished.
+      seconds loading took; None, having said what there is to say, if there is nothing to run.
 
     Raises:
       ValueError: If the user has to change something.
     """
     values = _parse(argv)
+    if values["dataset"] == "help":
+        return _say_datasets()
     config = _configuration(values)
     output_dir = Path(values["output_dir"]) if values["output_dir"] else None
     if output_dir is not None:  # a wrong directory is said before any data is loaded
@@ -202,11 +228,12 @@ def _parse(argv: Sequence[str]) -> dict[str, Any]:
 
 def _configuration(values: dict[str, Any]) -> ExperimentConfig:
     """Makes the configuration of the flags' values and the task's defaults, and checks it."""
-    check_choice("--dataset", values["dataset"], datasets.TASKS)
-    check_choice("--data_source", values["data_source"], datasets.DATA_SOURCES)
-    defaults = datasets.DEFAULTS[values["dataset"]]
+    dataset = values["dataset"]
+    check_choice("--dataset", dataset, datasets.TASKS)
+    check_choice("--data_source", values["data_source"], datasets.DATA_SOURCES[dataset])
+    defaults = datasets.DEFAULTS[dataset]
     said = {name: value for name, value in values.items() if name not in _NOT_CONFIGURATION}
-    said["task_options"] = {"only_digits": values["only_digits"]}
+    said["task_options"] = _task_options(dataset, values)
     if said["algorithms"] is not None:
         said["algorithms"] = tuple(said["algorithms"])
     if said["adaptation_learning_rates"] is not None:
@@ -234,7 +261,18 @@ def _configuration(values: dict[str, Any]) -> ExperimentConfig:
         if not (equals and dot):
             raise ValueError(f"--hparam is written ALGORITHM.NAME=VALUE, but got {text!r}.")
         hparams.setdefault(algorithm, {})[name] = value
-    return ExperimentConfig.from_defaults(values["dataset"], defaults, said, hparams)
+    return ExperimentConfig.from_defaults(dataset, defaults, said, hparams)
+
+
+def _task_options(dataset: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Returns the value of each option that the data set has; refuses those of others."""
+    for name, takers in _OPTIONS.items():
+        if values[name] is not None and dataset not in takers:
+            raise ValueError(f"--{name} is for --dataset={' or '.join(takers)}, not for {dataset}.")
+    return {
+        name: option.default if values[name] is None else values[name]
+        for name, option in datasets.OPTIONS[dataset].items()
+    }
 
 
 def _number(what: str, text: str) -> float:
@@ -258,6 +296,16 @@ def _load(config: ExperimentConfig, cache_dir: Optional[str]) -> datasets.Task:
             f"{len(task.train_clients)}, but is {config.clients_per_round}."
         )
     return task
+
+
+def _say_datasets() -> None:
+    for name, about in datasets.ABOUT.items():
+        print(f"--dataset={name}")
+        facts = {**about._asdict(), "source": ", ".join(datasets.DATA_SOURCES[name])}
+        for fact, text in facts.items():
+            print(
+                textwrap.fill(f"{fact}: {text}", 92, initial_indent="  ", subsequent_indent=" " * 6)
+            )
 
 
 def _say_finished(output_dir: Path) -> None:

@@ -6,11 +6,16 @@ Importing this package imports no TensorFlow, so that `--help` answers at once.
 from typing import Any, Callable
 
 from datasets import emnist
-from datasets.emnist import DATA_SOURCES
+from datasets.sources import About, Option, choices
 from datasets.task import DataError, Task
 
-__all__ = ["DATA_SOURCES", "DEFAULTS", "TASKS", "DataError", "Task"]
+__all__ = ["ABOUT", "DATA_SOURCES", "DEFAULTS", "OPTIONS", "TASKS", "DataError", "Task"]
 
-# One line per data set: its loader, and the settings that a run starts from on it.
-TASKS: dict[str, Callable[..., Task]] = {"emnist": emnist.load}
-DEFAULTS: dict[str, dict[str, Any]] = {"emnist": emnist.DEFAULTS}
+# Each has NAME, load() -> Task, the DEFAULTS and OPTIONS of a run on it, and what there is to know.
+_MODULES = (emnist,)
+
+TASKS: dict[str, Callable[..., Task]] = {module.NAME: module.load for module in _MODULES}
+DEFAULTS: dict[str, dict[str, Any]] = {module.NAME: module.DEFAULTS for module in _MODULES}
+OPTIONS: dict[str, dict[str, Option]] = {module.NAME: module.OPTIONS for module in _MODULES}
+ABOUT: dict[str, About] = {module.NAME: module.ABOUT for module in _MODULES}
+DATA_SOURCES: dict[str, tuple[str, ...]] = {name: choices(about) for name, about in ABOUT.items()}

@@ -14,20 +14,17 @@ from __future__ import annotations
 import functools
 import os
 import pathlib
-import sys
-import textwrap
 from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
 
-from datasets import embedded, tff_cache
-from datasets.task import DataError, Task, split_clients
+from datasets import embedded, sources, tff_cache
+from datasets.task import Task, split_clients
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 NAME = "emnist"
-DATA_SOURCES = ("auto", "tff", "embedded")
 URL = "https://storage.googleapis.com/tff-datasets-public/emnist_all.sqlite.lzma"
 FILE_NAME = "emnist_all.sqlite"
 
@@ -72,6 +69,16 @@ DEFAULTS: dict[str, Any] = {
     },
 }
 
+OPTIONS = {"only_digits": sources.Option(bool, False, "Ten classes instead of 62.")}
+ABOUT = sources.About(
+    source="tff",
+    clients="3,400 writers, on average 198 characters each",
+    model="CNN, 1.2 million weights",
+    metric="accuracy",
+    download="171 MB, unpacked some gigabytes",
+    licence="NIST Special Database 19: public domain",
+)
+
 # Who is in training, validation and test, and the embedded writers, are the same in every run, so
 # that what was chosen on the validation clients of one seed never saw the test clients of another.
 _DATA_SEED = 0
@@ -106,97 +113,27 @@ def load(
       DataError: If there is no such data source, "tff" data cannot be had, or there are too few
         clients for the split.
     """
-    if data_source not in DATA_SOURCES:
-        raise DataError(
-            f"data_source must be one of {', '.join(DATA_SOURCES)}, but is {data_source!r}."
-        )
-    directory = tff_cache.default_dir() if cache_dir is None else pathlib.Path(cache_dir)
     part = "digits_only" if only_digits else "all"
-    splits = (f"{part}_train", f"{part}_test")  # TFF opens both
-    if data_source == "auto":
-        data_source = _choose_source(directory, splits)
-    elif data_source == "tff":
-        _require_real(directory, splits)
-    if data_source == "tff":
-        client_ids, read_client = _load_real(directory, only_digits)
-    else:
+    file = tff_cache.File(
+        URL,
+        tff_cache.directory(cache_dir) / FILE_NAME,
+        (f"{part}_train", f"{part}_test"),  # TFF opens both
+        _download,
+    )
+    real = sources.RealData(ABOUT, "EMNIST", "synthetic handwriting", file.fetch, file.advice)
+    data_source = sources.choose(data_source, real)
+    if data_source == sources.EMBEDDED:
         client_ids, read_client = embedded.load(seed=_DATA_SEED, only_digits=only_digits)
+    else:
+        client_ids, read_client = _load_real(file.path.parent, only_digits)
     return _build_task(data_source, client_ids, read_client, seed, num_test_clients, only_digits)
 
 
-def _choose_source(directory: pathlib.Path, splits: tuple[str, ...]) -> str:
-    """Returns "tff" if the real data are there or can be fetched; otherwise warns."""
-    try:
-        _fetch_real(directory, splits)
-    except DataError as error:
-        print(_banner(str(error), directory), file=sys.stderr, flush=True)
-        return "embedded"
-    return "tff"
-
-
-def _require_real(directory: pathlib.Path, splits: tuple[str, ...]) -> None:
-    """Makes sure that the real data are in the cache, or says what to do."""
-    try:
-        _fetch_real(directory, splits)
-    except DataError as error:
-        raise DataError(
-            f"EMNIST is not available: {_advice(directory)}, or choose --data_source=embedded "
-            f"for synthetic handwriting ({str(error).rstrip('.')})."
-        ) from error
-
-
-def _fetch_real(directory: pathlib.Path, splits: tuple[str, ...]) -> None:
-    """Downloads the real data unless they are cached; raises DataError if they are not whole."""
-    if not _is_cached(directory, splits):
-        tff_cache.check_reachable(URL)
-        _download(directory, splits)
-
-
-def _is_cached(directory: pathlib.Path, splits: tuple[str, ...]) -> bool:
-    """Whether the unpacked file is there; a `.lzma` alone is not. Raises if it is damaged."""
-    path = directory / FILE_NAME
-    if not os.path.lexists(path):
-        return False
-    tff_cache.check_database(path, splits)
-    return True
-
-
-def _download(directory: pathlib.Path, splits: tuple[str, ...]) -> None:
+def _download(directory: str) -> None:
     """Fetches the file with TFF's downloader, which shows its progress."""
     import tensorflow_federated as tff
 
-    def fetch(aside: str) -> None:
-        tff.simulation.datasets.emnist.load_data(cache_dir=aside)
-
-    tff_cache.download(directory / FILE_NAME, splits, fetch, URL)
-
-
-def _advice(directory: pathlib.Path) -> str:
-    """What makes the real data available, as a clause."""
-    path = directory / FILE_NAME
-    if os.path.lexists(path):
-        return f"delete {path} so that it is downloaded again"
-    return f"unpack {URL} to {path}"
-
-
-def _banner(reason: str, directory: pathlib.Path) -> str:
-    """Draws the warning that nobody can miss."""
-    paragraphs = [
-        "WARNING: THIS RUN DOES NOT USE EMNIST",
-        f"Why: {reason}",
-        "It uses EMBEDDED synthetic handwriting instead. Its figures are not comparable with "
-        "EMNIST's.",
-        f"For the real data, {_advice(directory)}, or name its directory with --cache_dir. "
-        "--data_source=tff refuses to run without them; --data_source=embedded silences this.",
-    ]
-    width = 92
-    lines = [""]
-    for paragraph in paragraphs:
-        # Long words stay whole: a path or an address must remain copyable.
-        lines += textwrap.wrap(paragraph, width, break_long_words=False, break_on_hyphens=False)
-        lines.append("")
-    rim = "#" * (width + 6)
-    return "\n".join(["", rim, *(f"## {line:<{width}} ##" for line in lines), rim, ""])
+    tff.simulation.datasets.emnist.load_data(cache_dir=directory)
 
 
 def _load_real(directory: pathlib.Path, only_digits: bool) -> Clients:

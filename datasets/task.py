@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
@@ -39,6 +39,10 @@ class Task:
       input_spec: The batched `(x, y)` as `tf.TensorSpec`s; the first dimension is unknown.
       metric: Name of the metric that is reported.
       higher_is_better: Whether a larger `metric` is the better one.
+      split: How evaluation splits a client: "random", or "ordered" where its examples are in the
+        order of time.
+      assets: What the exported model needs beside it, such as a vocabulary: the name of a JSON file
+        and its content.
     """
 
     name: str
@@ -53,6 +57,8 @@ class Task:
     input_spec: tuple[Any, Any]
     metric: str = "accuracy"
     higher_is_better: bool = True
+    split: str = "random"
+    assets: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def model_fn(self) -> tff.learning.models.VariableModel:
         """Builds what TFF trains; everything in it is new at every call."""

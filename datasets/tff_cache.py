@@ -9,6 +9,7 @@ fail the check are never used, changed or deleted here.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import shutil
@@ -40,9 +41,43 @@ _ASIDE = ".download-"  # begins the name of a directory that a download goes int
 FREE_BYTES = 5 * 2**30  # an unpacked file takes a few gigabytes
 
 
-def default_dir() -> pathlib.Path:
-    """TFF's own default cache directory."""
-    return pathlib.Path.home() / ".tff"
+def directory(cache_dir: str | os.PathLike[str] | None) -> pathlib.Path:
+    """Returns the cache directory that is meant: None is TFF's own default."""
+    return pathlib.Path.home() / ".tff" if cache_dir is None else pathlib.Path(cache_dir)
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """A data file of TFF.
+
+    Attributes:
+      url: Where TFF downloads it from.
+      path: Where it is, or will be.
+      splits: The splits that it must have.
+      load: Lets TFF download and unpack it into a directory, under the name of `path`.
+    """
+
+    url: str
+    path: pathlib.Path
+    splits: tuple[str, ...]
+    load: Callable[[str], object]
+
+    def fetch(self) -> None:
+        """Downloads the file unless it is there; raises DataError if it is damaged or lacking.
+
+        The unpacked file is what counts: a `.lzma` alone is not one.
+        """
+        if os.path.lexists(self.path):
+            check_database(self.path, self.splits)
+        else:
+            check_reachable(self.url)
+            download(self.path, self.splits, self.load, self.url)
+
+    def advice(self) -> str:
+        """Says what makes the file available, as a clause."""
+        if os.path.lexists(self.path):
+            return f"delete {self.path} so that it is downloaded again"
+        return f"unpack {self.url} to {self.path}"
 
 
 def check_database(path: str | os.PathLike[str], splits: Iterable[str]) -> None:

@@ -15,6 +15,7 @@ from tff_fedmeta.config import ExperimentConfig
 CONFIG = ExperimentConfig.from_defaults("emnist", datasets.DEFAULTS["emnist"], {}, {})
 TASK = types.SimpleNamespace(
     metric="accuracy",
+    higher_is_better=True,
     data_source="embedded",
     train_clients=("a", "b", "c"),
     validation_clients=("d",),

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from tff_files import write_database
 
+import datasets
 import run_experiment
 from datasets import emnist
 from tff_fedmeta.config import ExperimentConfig
@@ -309,6 +310,21 @@ def test_a_rate_that_no_algorithm_has_gets_one_sentence_and_status_two(capsys):
     arguments = ["run_experiment.py", "--algorithms=fedsgd", "--inner_learning_rate=0.1"]
     assert run_experiment.main(arguments) == 2
     said = "Error: None of the algorithms has an --inner_learning_rate: fedsgd.\n"
+    assert capsys.readouterr().err == said
+
+
+def test_help_lists_the_data_sets(capsys):
+    assert run_experiment.main(["run_experiment.py", "--dataset=help"]) == 0
+    shown = capsys.readouterr().out
+    for name, about in datasets.ABOUT.items():
+        assert f"--dataset={name}" in shown and about.clients in " ".join(shown.split())
+
+
+def test_an_option_of_another_data_set_gets_one_sentence_and_status_two(capsys, monkeypatch):
+    option = datasets.Option(int, 5, "Classes in a task.")
+    monkeypatch.setitem(run_experiment._OPTIONS, "only_digits", {"omniglot": option})
+    assert run_experiment.main(["run_experiment.py", "--only_digits"]) == 2
+    said = "Error: --only_digits is for --dataset=omniglot, not for emnist.\n"
     assert capsys.readouterr().err == said
 
 

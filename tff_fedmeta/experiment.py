@@ -196,6 +196,7 @@ def build_evaluators(
             inner_steps=config.adaptation_steps,
             batch_size=config.batch_size,
             support_fraction=config.support_fraction,
+            split=task.split,
             learned_rates=learned_rates,
         )
         for rate in rates
@@ -314,7 +315,8 @@ def _export(config, task, algorithm, weights, chosen, directory) -> tf.keras.Mod
         model.compile(
             optimizer=tf.keras.optimizers.SGD(chosen["inner_learning_rate"]),
             loss=task.build_loss(),
-            metrics=task.build_metrics(),
+            # Whoever takes the model home has only Keras.
+            metrics=[m for m in task.build_metrics() if type(m).__module__.startswith("keras.")],
         )
         model.optimizer.build(model.trainable_variables)  # or loading warns of missing variables
     metadata = {
@@ -325,6 +327,8 @@ def _export(config, task, algorithm, weights, chosen, directory) -> tf.keras.Mod
         "config_hash": config.hash,
     }
     export.save(model, directory, metadata, rates)
+    for name, content in task.assets.items():
+        artifacts.write_json(directory / name, content)
     return model
 
 

@@ -192,16 +192,15 @@ def plot(
         xlabel="adaptation steps on support",
         ylabel=f"query {task.metric}",
     )
+    better = "above" if task.higher_is_better else "below"
     clients_axes.set(
-        title="Test clients, one point each: above the line adaptation helped",
+        title=f"Test clients, one point each: {better} the line adaptation helped",
         xlabel=f"query {task.metric} before adapting",
         ylabel=f"query {task.metric} after",
     )
-    clients_axes.axline((0.5, 0.5), slope=1, color="gray", linewidth=1)
-    low = min(
-        min(client[task.metric]) for result in adapted.values() for client in result["clients"]
-    )
-    clients_axes.set(xlim=(low - 0.02, 1.01), ylim=(low - 0.02, 1.01))
+    clients_axes.axline((0, 0), slope=1, color="gray", linewidth=1)
+    both = [*clients_axes.get_xlim(), *clients_axes.get_ylim()]
+    clients_axes.set(xlim=(min(both), max(both)), ylim=(min(both), max(both)))
     for axes in (rounds_axes, budget_axes, steps_axes):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (rounds_axes, budget_axes, steps_axes, clients_axes):

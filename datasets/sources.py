@@ -1,0 +1,124 @@
+"""Real data or the embedded stand-in: the one rule of `--data_source` for every data set.
+
+"tff" (or "tfds", "file": whatever the real data are) takes the real data or fails with what to do;
+"embedded" takes a synthetic stand-in, made on the spot; "auto" takes the real data if they can be
+had, otherwise the stand-in, with a warning that nobody can miss.
+"""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from typing import Any, Callable, NamedTuple
+
+from datasets.task import DataError
+
+AUTO, EMBEDDED = "auto", "embedded"
+
+
+class Option(NamedTuple):
+    """An option of one data set, which the command line has as a flag.
+
+    Attributes:
+      kind: `bool`, `int`, `float` or `str`.
+      default: What holds if it is not given.
+      help: What it means, and its range.
+    """
+
+    kind: type
+    default: Any
+    help: str
+
+
+class About(NamedTuple):
+    """What `--dataset=help` says of a data set.
+
+    Attributes:
+      source: What `--data_source` calls the real data, e.g. "tff".
+      clients: Who they are, and how many.
+      model: What is trained.
+      metric: What is reported.
+      download: How much there is to download.
+      licence: That of the real data.
+    """
+
+    source: str
+    clients: str
+    model: str
+    metric: str
+    download: str
+    licence: str
+
+
+class RealData(NamedTuple):
+    """The real data of a data set.
+
+    Attributes:
+      about: What there is to know of them.
+      title: What users call them, e.g. "EMNIST".
+      stand_in: What is embedded in their place, e.g. "synthetic handwriting".
+      fetch: Makes sure that they are on this machine, downloading them if need be; raises
+        `DataError` if they cannot be had.
+      advice: Says what makes them available, as a clause.
+    """
+
+    about: About
+    title: str
+    stand_in: str
+    fetch: Callable[[], None]
+    advice: Callable[[], str]
+
+
+def choices(about: About) -> tuple[str, ...]:
+    """Returns what `--data_source` can be for a data set."""
+    return (AUTO, about.source, EMBEDDED)
+
+
+def choose(data_source: str, real: RealData) -> str:
+    """Returns where the clients come from: the real data's source or "embedded".
+
+    Args:
+      data_source: "auto", the real data's source or "embedded".
+      real: The real data.
+
+    Raises:
+      DataError: If there is no such source, or the real data are asked for and cannot be had.
+    """
+    if data_source not in choices(real.about):
+        raise DataError(
+            f"data_source must be one of {', '.join(choices(real.about))}, but is {data_source!r}."
+        )
+    if data_source == EMBEDDED:
+        return EMBEDDED
+    try:
+        real.fetch()
+    except DataError as error:
+        if data_source == AUTO:
+            print(_banner(str(error), real), file=sys.stderr, flush=True)
+            return EMBEDDED
+        raise DataError(
+            f"{real.title} is not available: {real.advice()}, or choose --data_source=embedded "
+            f"for {real.stand_in} ({str(error).rstrip('.')})."
+        ) from error
+    return real.about.source
+
+
+def _banner(reason: str, real: RealData) -> str:
+    """Draws the warning."""
+    paragraphs = [
+        f"WARNING: THIS RUN DOES NOT USE {real.title.upper()}",
+        f"Why: {reason}",
+        f"It uses EMBEDDED {real.stand_in} instead. Its figures are not comparable with those of "
+        f"{real.title}.",
+        f"For the real data, {real.advice()}, or name its directory with --cache_dir. "
+        f"--data_source={real.about.source} refuses to run without them; --data_source=embedded "
+        "silences this.",
+    ]
+    width = 92
+    lines = [""]
+    for paragraph in paragraphs:
+        # Long words stay whole: a path or an address must remain copyable.
+        lines += textwrap.wrap(paragraph, width, break_long_words=False, break_on_hyphens=False)
+        lines.append("")
+    rim = "#" * (width + 6)
+    return "\n".join(["", rim, *(f"## {line:<{width}} ##" for line in lines), rim, ""])

@@ -28,9 +28,8 @@ NAME = "emnist"
 URL = "https://storage.googleapis.com/tff-datasets-public/emnist_all.sqlite.lzma"
 FILE_NAME = "emnist_all.sqlite"
 
-# For the methods whose clients send gradients: MAML's best of four short trials, which the others
-# share untried; see searches/emnist_hyperparameters.py. Without the warm-up this rate of Adam can
-# leave them at the accuracy of guessing for good.
+# For the methods whose clients send gradients, from searches/emnist_hyperparameters.py. Without the
+# warm-up this rate of Adam can leave them at the accuracy of guessing for good.
 _META_GRADIENTS = {
     "inner_learning_rate": 0.02,
     "server_optimizer": "adam",
@@ -58,10 +57,9 @@ DEFAULTS: dict[str, Any] = {
         "fedavg": {"inner_learning_rate": 0.1, "server_learning_rate": 1.5},
         "fedprox": {"inner_learning_rate": 0.1, "server_learning_rate": 1.5},
         **{name: _META_GRADIENTS for name in ("fomaml", "maml", "meta_sgd", "anil")},
-        "per_fedavg": {  # untried
+        "per_fedavg": {
             "inner_learning_rate": 0.02,
-            "meta_learning_rate": 0.1,
-            "local_meta_steps": 10,
+            "meta_learning_rate": 0.2,
             "first_order": True,
             "server_learning_rate": 1.5,
             "server_decay": True,

@@ -51,7 +51,12 @@ def last_as(change):
     "part, change, learned_rates, message",
     [
         ("trainable", lambda arrays: arrays[:-1], False, "4 trainable .* but got 3"),
-        ("trainable", lambda arrays: arrays * 2, False, "4 trainable .* but got 8"),
+        (
+            "trainable",
+            lambda arrays: arrays * 2,
+            False,
+            "4 trainable .* but got 8.*give learned_rates=True",
+        ),
         ("trainable", list, True, "8 tensors and as many learnt rates .* but got 4"),
         ("non_trainable", lambda arrays: [], False, "2 non-trainable .* but got 0"),
         ("trainable", last_as(lambda a: a[:2]), False, r"shape \(3,\) .* has \(2,\)"),

@@ -41,9 +41,11 @@ def to_keras(
     expected = len(variables) * (2 if learned_rates else 1)
     if len(trainable) != expected:
         rates = " and as many learnt rates" if learned_rates else ""
+        twice = len(trainable) == 2 * len(variables)
+        hint = " If half of them are learnt rates, give learned_rates=True." if twice else ""
         raise ValueError(
             f"The Keras model has {len(variables)} trainable weights, so {expected} tensors{rates} "
-            f"are expected, but got {len(trainable)}."
+            f"are expected, but got {len(trainable)}.{hint}"
         )
     trainable = trainable[: len(variables)]
     if len(non_trainable) != len(keras_model.non_trainable_variables):

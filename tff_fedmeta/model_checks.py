@@ -83,7 +83,8 @@ def head_variables(model: tff.learning.models.VariableModel, head_layers: int) -
     """Returns which of `model.trainable_variables` the last layers with such weights have.
 
     Layers are told apart by the names of variables: `lstm/lstm_cell/kernel:0` is of layer `lstm`,
-    and a model nested in another is one layer if its name is in that of its variables.
+    and a model nested in another is one layer if its name is in that of its variables. The last
+    layer is the one whose weights were created last.
 
     Args:
       model: The model.

@@ -110,10 +110,11 @@ _FLAGS: dict[str, list[tuple[Any, str, Any, str]]] = {
     ],
 }
 # name -> the data sets that have this option, and what it is.
-_OPTIONS: dict[str, dict[str, datasets.Option]] = {}
-for _dataset, _options in datasets.OPTIONS.items():
-    for _name, _option in _options.items():
-        _OPTIONS.setdefault(_name, {})[_dataset] = _option
+_OPTIONS = {
+    name: {dataset: has[name] for dataset, has in datasets.OPTIONS.items() if name in has}
+    for options in datasets.OPTIONS.values()
+    for name in options
+}
 _DEFINE = {
     bool: flags.DEFINE_bool,
     int: flags.DEFINE_integer,

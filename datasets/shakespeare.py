@@ -121,7 +121,8 @@ def load(
     data_source = sources.choose(data_source, real)
     if data_source == sources.EMBEDDED:
         sizes = text.resolve_sizes(given, _STAND_IN_SIZES)
-        client_ids, read_speeches = embedded_text.client_ids(), _speak
+        client_ids = embedded_text.client_ids()
+        read_speeches: Callable[[str], np.ndarray] = _speak
     else:
         sizes = text.resolve_sizes(given, _SIZES)
         client_ids, read_speeches = _open(file.path.parent)

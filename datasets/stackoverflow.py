@@ -161,7 +161,7 @@ def load(
     if data_source == sources.EMBEDDED:
         sizes = text.resolve_sizes(given, _STAND_IN_SIZES)
         groups = split_clients(embedded_text.client_ids(), text.DATA_SEED, num_test_clients)
-        read_sentences = _write
+        read_sentences: Callable[[str], np.ndarray] = _write
         words = None
     else:
         sizes = text.resolve_sizes(given, _SIZES)
@@ -210,7 +210,8 @@ def _open(
     import tensorflow_federated as tff
 
     parts = tff.simulation.datasets.stackoverflow.load_data(cache_dir=str(directory))
-    groups = choose_clients(*(part.client_ids for part in parts), num_test_clients=num_test_clients)
+    train, heldout, test = (part.client_ids for part in parts)
+    groups = choose_clients(train, heldout, test, num_test_clients)
     readers = [tff_cache.build_reader(part, ("creation_date", "tokens")) for part in parts]
 
     def read_sentences(client_id: str) -> np.ndarray:

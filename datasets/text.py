@@ -77,12 +77,12 @@ def resolve_sizes(given: Mapping[str, int | None], defaults: Mapping[str, int]) 
     Raises:
       DataError: If one is less than 1.
     """
-    sizes = {
-        name: default if given[name] is None else given[name] for name, default in defaults.items()
-    }
-    for name, size in sizes.items():
-        if size < 1:
-            raise DataError(f"{name} must be a whole number >= 1, but is {size}.")
+    sizes = {}
+    for name, default in defaults.items():
+        size = given[name]
+        sizes[name] = default if size is None else size
+        if sizes[name] < 1:
+            raise DataError(f"{name} must be a whole number >= 1, but is {sizes[name]}.")
     return sizes
 
 

@@ -42,8 +42,8 @@ DEFAULTS: dict[str, Any] = {
     "batch_size": 10,
     "inner_epochs": 1,
     "support_fraction": 0.5,
-    "adaptation_steps": 10,
-    "adaptation_learning_rates": (0.1, 0.3, 1.0),
+    "adaptation_steps": 5,
+    "adaptation_learning_rates": (0.3, 1.0),
     "rounds_per_evaluation": 20,
     "rounds_per_checkpoint": 10,
     "hyperparameters": text.ordered_hyperparameters(

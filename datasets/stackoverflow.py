@@ -74,7 +74,7 @@ DEFAULTS: dict[str, Any] = {
     "inner_epochs": 1,
     "support_fraction": 0.5,
     "adaptation_steps": 5,
-    "adaptation_learning_rates": (0.1, 0.3, 1.0),
+    "adaptation_learning_rates": (0.1, 0.3),
     "rounds_per_evaluation": 20,
     "rounds_per_checkpoint": 10,
     "hyperparameters": text.ordered_hyperparameters(

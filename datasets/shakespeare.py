@@ -33,22 +33,22 @@ FILE_NAME = "shakespeare.sqlite"
 SPLITS = ("train", "test")  # TFF opens both
 
 _SIZES = {"sequence_length": 80, "embedding_size": 8, "lstm_size": 256, "max_examples": 128}
-_STAND_IN_SIZES = {"sequence_length": 40, "embedding_size": 8, "lstm_size": 48, "max_examples": 64}
+_STAND_IN_SIZES = {"sequence_length": 40, "embedding_size": 8, "lstm_size": 48, "max_examples": 24}
 
 DEFAULTS: dict[str, Any] = {
     "algorithms": ("reptile", "fedavg"),
     "rounds": 100,
     "clients_per_round": 10,
-    "batch_size": 10,
+    "batch_size": 4,
     "inner_epochs": 1,
     "support_fraction": 0.5,
     "adaptation_steps": 5,
-    "adaptation_learning_rates": (0.3, 1.0),
+    "adaptation_learning_rates": (0.1, 0.3),
     "rounds_per_evaluation": 20,
     "rounds_per_checkpoint": 10,
     "hyperparameters": text.ordered_hyperparameters(
         {
-            "reptile": {"inner_learning_rate": 1.0},
+            "reptile": {"inner_learning_rate": 1.0, "server_learning_rate": 1.5},
             "fedavg": {"inner_learning_rate": 1.0},
             "fedprox": {"inner_learning_rate": 1.0},
         }
@@ -128,17 +128,11 @@ def load(
         client_ids, read_speeches = _open(file.path.parent)
     tokens = text.token_names(_characters())
     encode = _build_encoder(sizes["sequence_length"])
-    limit = sizes["max_examples"]
-
-    def read_client(client_id: str) -> text.Examples:
-        x, y = encode(read_speeches(client_id))
-        return x[:limit], y[:limit]
-
     return text.build_task(
         name=NAME,
         data_source=data_source,
         groups=split_clients(client_ids, text.DATA_SEED, num_test_clients),
-        read_client=read_client,
+        read_client=lambda client_id: encode(read_speeches(client_id)),
         build_keras_model=functools.partial(
             build_lstm,
             seed,
@@ -148,6 +142,7 @@ def load(
             sizes["lstm_size"],
         ),
         sequence_length=sizes["sequence_length"],
+        max_examples=sizes["max_examples"],
         tokens=tokens,
     )
 

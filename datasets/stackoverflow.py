@@ -186,6 +186,7 @@ def load(
             sizes["lstm_size"],
         ),
         sequence_length=sizes["sequence_length"],
+        max_examples=limit,
         tokens=tokens,
         uncounted=("<oov>", "<eos>"),
     )

@@ -94,6 +94,7 @@ def build_task(
     read_client: Callable[[str], Examples],
     build_keras_model: Callable[[], tf.keras.Model],
     sequence_length: int,
+    max_examples: int,
     tokens: Sequence[str],
     uncounted: Sequence[str] = (),
 ) -> Task:
@@ -107,6 +108,7 @@ def build_task(
         that have nothing to predict are left out here: their loss would be 0 / 0.
       build_keras_model: As in `Task`.
       sequence_length: Tokens in an example.
+      max_examples: How many examples of a client are used, the first ones.
       tokens: Name of every token id.
       uncounted: Tokens that the accuracy leaves out, besides padding.
     """
@@ -119,7 +121,7 @@ def build_task(
 
     def read(client_id: str) -> Examples:
         x, y = read_client(client_id)
-        some = (y != PADDING).any(axis=1)
+        some = np.flatnonzero((y != PADDING).any(axis=1))[:max_examples]
         return x[some], y[some]
 
     return Task(

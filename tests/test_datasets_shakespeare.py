@@ -165,21 +165,21 @@ def test_embedded_task_says_so_and_has_the_same_structure(task):
     assert len(set(all_clients(task))) == 240
     x, y = task.read_client(task.test_clients[0])
     assert x.shape == y.shape == (len(x), 40)
-    assert len(x) > 20
+    assert len(x) == 24
     assert "<oov>" not in "".join(read_aloud(task, y))
 
 
-def test_embedded_roles_have_an_accent_and_speak_what_they_would_write():
-    letters = set("stwe oiyr")
-    lacking = set()
+def test_embedded_roles_have_an_accent_and_say_what_they_would_write():
+    lost = set()
     for name in embedded_text.client_ids()[:60]:
-        speeches = embedded_text.speak(0, name)
-        assert len(speeches) > 20
+        written, speeches = "".join(embedded_text.write(0, name)), embedded_text.speak(0, name)
         assert all(speech[0].isupper() for speech in speeches)
-        missing = letters - set("".join(speeches).lower())
-        assert len(missing) <= 2
-        lacking |= missing
-    assert len(lacking) >= 6  # accents differ
+        said = "".join(speeches)
+        assert len(said.replace(" ", "")) == len(written.replace(" ", ""))
+        replaced = set(written) - set(said)
+        assert len(replaced) <= 1
+        lost |= replaced
+    assert lost == set("stweoir")
     with pytest.raises(KeyError):
         embedded_text.speak(0, "embedded_9999")
 
@@ -196,7 +196,8 @@ def test_run_on_tffs_file_exports_the_vocabulary_and_a_model_for_plain_keras(cac
         "--data_source=tff",
         f"--cache_dir={cache}",
         f"--output_dir={tmp_path}",
-        "--rounds=2",
+        "--algorithms=fedavg",  # TFF's own; another task's run has one of ours
+        "--rounds=1",
         "--clients_per_round=2",
         "--num_test_clients=2",
         "--batch_size=2",
@@ -206,16 +207,15 @@ def test_run_on_tffs_file_exports_the_vocabulary_and_a_model_for_plain_keras(cac
         "--adaptation_learning_rates=0.1",
     ]
     assert run_experiment.main(arguments) == 0
-    for algorithm in ("reptile", "fedavg"):
-        home = tmp_path / algorithm / "keras_model"
-        tokens = json.loads((home / "vocabulary.json").read_text())
-        assert len(tokens) == 90
-        model = tf.keras.models.load_model(home / "model.keras")
-        x = np.array([[tokens.index(character) for character in "To be, "]])
-        assert model.predict(x, verbose=0).shape == (1, 7, 90)
-        result = json.loads((tmp_path / algorithm / "adaptation_test.json").read_text())
-        assert len(result["clients"]) == 2
-        assert [c["num_support"] + c["num_query"] for c in result["clients"]] == [6, 6]
+    home = tmp_path / "fedavg" / "keras_model"
+    tokens = json.loads((home / "vocabulary.json").read_text())
+    assert len(tokens) == 90
+    model = tf.keras.models.load_model(home / "model.keras")
+    x = np.array([[tokens.index(character) for character in "To be, "]])
+    assert model.predict(x, verbose=0).shape == (1, 7, 90)
+    result = json.loads((tmp_path / "fedavg" / "adaptation_test.json").read_text())
+    assert len(result["clients"]) == 2
+    assert [c["num_support"] + c["num_query"] for c in result["clients"]] == [6, 6]
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/data")

@@ -10,7 +10,8 @@ import pytest
 from tff_files import post, write_clients
 
 import run_experiment
-from datasets import TASKS, DataError, embedded_text, stackoverflow, tff_cache
+from datasets import DEFAULTS, TASKS, DataError, embedded_text, stackoverflow, tff_cache
+from tff_fedmeta.hyperparameters import HYPERPARAMETERS, resolve
 
 SHARED = Path(__file__).parent.parent / "../shared/data"
 SENTENCES = ["the cat sat", "a cat ran .", "the dog sat", "zebra"]
@@ -363,8 +364,8 @@ def test_run_on_tffs_file_writes_the_vocabulary_and_a_model_for_plain_keras(
         "--data_source=tff",
         f"--cache_dir={cache}",
         f"--output_dir={tmp_path}",
-        "--algorithms=reptile,fomaml",
-        "--rounds=2",
+        "--algorithms=reptile",
+        "--rounds=1",
         "--clients_per_round=2",
         "--batch_size=2",
         "--sequence_length=4",
@@ -374,8 +375,6 @@ def test_run_on_tffs_file_writes_the_vocabulary_and_a_model_for_plain_keras(
         "--adaptation_learning_rates=0.1",
     ]
     assert run_experiment.main(arguments) == 0
-    config = json.loads((tmp_path / "config.json").read_text())
-    assert config["hyperparameters"]["fomaml"]["split"] == "ordered"
     home = tmp_path / "reptile" / "keras_model"
     names = json.loads((home / "vocabulary.json").read_text())
     assert names == json.loads((tmp_path / "vocabulary.json").read_text())
@@ -392,6 +391,15 @@ def test_run_on_tffs_file_writes_the_vocabulary_and_a_model_for_plain_keras(
     (tmp_path / "vocabulary.json").write_text(json.dumps(names[::-1]))
     assert run_experiment.main(arguments) == 2
     assert "vocabulary.json is not what the data give now" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dataset", ["stackoverflow", "shakespeare"])
+def test_algorithms_that_split_in_training_split_in_time_order(dataset):
+    splitting = [name for name, kind in HYPERPARAMETERS.items() if hasattr(kind, "split")]
+    assert len(splitting) == 5
+    for name in splitting:
+        preferred = DEFAULTS[dataset]["hyperparameters"][name]
+        assert resolve(name, preferred, {}).split == "ordered"
 
 
 def test_options_are_for_the_data_sets_that_have_them(capsys):

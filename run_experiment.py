@@ -203,7 +203,8 @@ def _prepare(
     artifacts.find_run(config, output_dir, values["resume"])
     if artifacts.is_finished(output_dir):
         return _say_finished(output_dir)
-    return artifacts.claim(config, output_dir), config, task, output_dir, seconds
+    lock = artifacts.claim(config, output_dir, task.assets)
+    return lock, config, task, output_dir, seconds
 
 
 def _parse(argv: Sequence[str]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Callable
 import numpy as np
 
 from datasets import embedded, sources, tff_cache
-from datasets.task import Task, split_clients
+from datasets.task import Task, initializer_seeds, split_clients
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -142,27 +142,16 @@ def _download(directory: str) -> None:
 
 def _load_real(directory: pathlib.Path, only_digits: bool) -> Clients:
     """Opens the cached file through TFF; `read_client` raises KeyError for unknown ids."""
-    import tensorflow as tf
     import tensorflow_federated as tff
 
     clients, _ = tff.simulation.datasets.emnist.load_data(
         only_digits=only_digits, cache_dir=str(directory)
     )
-
-    known = frozenset(clients.client_ids)
-    everything = np.iinfo(np.int64).max
-
-    # Traced once for all clients: a pipeline of its own for each would pile up in memory.
-    @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
-    def read(client_id: tf.Tensor) -> dict[str, tf.Tensor]:
-        examples = clients.serializable_dataset_fn(client_id)
-        return examples.batch(everything).get_single_element()
+    read = tff_cache.build_reader(clients, ("pixels", "label"))
 
     def read_client(client_id: str) -> tuple[np.ndarray, np.ndarray]:
-        if client_id not in known:
-            raise KeyError(client_id)
-        examples = read(tf.constant(client_id))
-        return examples["pixels"].numpy(), examples["label"].numpy()
+        examples = read(client_id)
+        return examples["pixels"], examples["label"]
 
     return tuple(clients.client_ids), read_client
 
@@ -211,9 +200,7 @@ def build_cnn(seed: int, num_classes: int) -> tf.keras.Model:
     import tensorflow as tf
 
     layers = tf.keras.layers
-    # Operation seeds, not a global one: they hold in any graph that the model is built in.
-    seeds = np.random.SeedSequence(seed).generate_state(4) // 2  # int32 for TensorFlow
-    glorots = [tf.keras.initializers.GlorotUniform(seed=int(s)) for s in seeds]
+    glorots = [tf.keras.initializers.GlorotUniform(seed=s) for s in initializer_seeds(seed, 4)]
     return tf.keras.Sequential(
         [
             layers.Reshape((28, 28, 1), input_shape=(28, 28)),

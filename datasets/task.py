@@ -116,3 +116,13 @@ def split_clients(
         tuple(order[num_test:first_train]),
         tuple(order[:num_test]),
     )
+
+
+def initializer_seeds(seed: int, count: int) -> list[int]:
+    """Returns a seed for each of `count` initializers of a model, from `seed` >= 0.
+
+    Seeds of operations, unlike a global one, hold in any graph that the model is built in.
+    """
+    return (
+        np.random.SeedSequence(seed).generate_state(count) // 2
+    ).tolist()  # int32 for TensorFlow

@@ -21,9 +21,14 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterable, Iterator
-from typing import Callable
+from typing import TYPE_CHECKING, Any, Callable
+
+import numpy as np
 
 from datasets.task import DataError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 _COLUMNS = {
     "examples": {"split_name", "client_id", "serialized_example_proto"},
@@ -55,12 +60,14 @@ class File:
       path: Where it is, or will be.
       splits: The splits that it must have.
       load: Lets TFF download and unpack it into a directory, under the name of `path`.
+      free_bytes: What it takes on the disk, if that is more than `FREE_BYTES`.
     """
 
     url: str
     path: pathlib.Path
     splits: tuple[str, ...]
     load: Callable[[str], object]
+    free_bytes: int = 0
 
     def fetch(self) -> None:
         """Downloads the file unless it is there; raises DataError if it is damaged or lacking.
@@ -71,13 +78,44 @@ class File:
             check_database(self.path, self.splits)
         else:
             check_reachable(self.url)
-            download(self.path, self.splits, self.load, self.url)
+            download(self.path, self.splits, self.load, self.url, self.free_bytes)
 
     def advice(self) -> str:
         """Says what makes the file available, as a clause."""
         if os.path.lexists(self.path):
             return f"delete {self.path} so that it is downloaded again"
         return f"unpack {self.url} to {self.path}"
+
+
+def build_reader(clients: Any, features: tuple[str, ...]) -> Callable[[str], dict[str, np.ndarray]]:
+    """Returns what reads one client of a `tff.simulation.datasets.ClientData` afresh.
+
+    Args:
+      clients: The clients.
+      features: Names of the features that are wanted.
+
+    Returns:
+      A function from an id to each feature of all of that client's examples, [n, ...], in the order
+      of the file. It raises KeyError for ids of no client.
+    """
+    import tensorflow as tf
+
+    known = frozenset(clients.client_ids)
+    everything = np.iinfo(np.int64).max
+
+    # Traced once for all clients: a pipeline of its own for each would pile up in memory.
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
+    def read(client_id: tf.Tensor) -> dict[str, tf.Tensor]:
+        examples = clients.serializable_dataset_fn(client_id)
+        wanted = examples.map(lambda example: {name: example[name] for name in features})
+        return wanted.batch(everything).get_single_element()
+
+    def read_client(client_id: str) -> dict[str, np.ndarray]:
+        if client_id not in known:
+            raise KeyError(client_id)
+        return {name: value.numpy() for name, value in read(tf.constant(client_id)).items()}
+
+    return read_client
 
 
 def check_database(path: str | os.PathLike[str], splits: Iterable[str]) -> None:
@@ -205,7 +243,11 @@ def probe(url: str, seconds: float) -> None:
 
 
 def download(
-    path: pathlib.Path, splits: Iterable[str], fetch: Callable[[str], object], origin: str
+    path: pathlib.Path,
+    splits: Iterable[str],
+    fetch: Callable[[str], object],
+    origin: str,
+    free_bytes: int = 0,
 ) -> None:
     """Lets TFF download a file aside, checks it, and only then gives it its name.
 
@@ -214,6 +256,7 @@ def download(
       splits: As in `check_database`.
       fetch: Downloads and unpacks into the directory it gets, under the name of `path`.
       origin: What `fetch` downloads, for messages.
+      free_bytes: As in `File`.
 
     Raises:
       DataError: If the disk is too full, the download breaks or its result is damaged. Nothing
@@ -223,15 +266,16 @@ def download(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(path.parent).free
-        if free < FREE_BYTES:
+        needed = max(FREE_BYTES, free_bytes)
+        if free < needed:
             raise DataError(
-                f"{path.parent} has {free / 2**30:.1f} GB free, but {FREE_BYTES / 2**30:.0f} GB "
+                f"{path.parent} has {free / 2**30:.1f} GB free, but {needed / 2**30:.0f} GB "
                 f"are needed."
             )
         _remove_abandoned(path.parent)
         # On the same disk as `path`, so that the last step is one atomic rename.
         with tempfile.TemporaryDirectory(prefix=_ASIDE, dir=path.parent) as aside:
-            with _socket_timeout(STALL_SECONDS):
+            with socket_timeout():
                 fetch(aside)
             result = pathlib.Path(aside) / path.name
             check_database(result, splits)
@@ -251,7 +295,7 @@ def _remove_abandoned(directory: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
+def socket_timeout(seconds: float = STALL_SECONDS) -> Iterator[None]:
     """Gives every new socket a time limit; TFF's downloader sets none."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)

@@ -18,17 +18,23 @@ def make_examples(split, client):
     return x, rng.integers(0, SPLITS[split], len(x)).astype(np.int32)
 
 
-def serialize(image, label):
-    import tensorflow as tf
-
-    features = {
-        "pixels": tf.train.Feature(float_list=tf.train.FloatList(value=image.ravel())),
-        "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
-    }
-    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
-
-
 def write_database(path, splits=tuple(SPLITS)):
+    """Writes EMNIST's file."""
+    write_clients(
+        path,
+        {
+            (split, f"f{client:04d}_00"): [
+                {"pixels": image.ravel(), "label": int(label)}
+                for image, label in zip(*make_examples(split, client))
+            ]
+            for split in splits
+            for client in range(NUM_CLIENTS)
+        },
+    )
+
+
+def write_clients(path, examples):
+    """Writes any data set's file: (split, client) -> each example's features by name."""
     with contextlib.closing(sqlite3.connect(path)) as database:
         database.execute(
             "CREATE TABLE examples (split_name TEXT, client_id TEXT, serialized_example_proto BLOB)"
@@ -36,15 +42,39 @@ def write_database(path, splits=tuple(SPLITS)):
         database.execute(
             "CREATE TABLE client_metadata (client_id TEXT, split_name TEXT, num_examples INTEGER)"
         )
-        for split in splits:
-            for client in range(NUM_CLIENTS):
-                x, y = make_examples(split, client)
-                name = f"f{client:04d}_00"
-                database.executemany(
-                    "INSERT INTO examples VALUES (?, ?, ?)",
-                    [(split, name, serialize(image, label)) for image, label in zip(x, y)],
-                )
-                database.execute(
-                    "INSERT INTO client_metadata VALUES (?, ?, ?)", (name, split, len(y))
-                )
+        for (split, client), rows in examples.items():
+            database.executemany(
+                "INSERT INTO examples VALUES (?, ?, ?)",
+                [(split, client, serialize(features)) for features in rows],
+            )
+            database.execute(
+                "INSERT INTO client_metadata VALUES (?, ?, ?)", (client, split, len(rows))
+            )
         database.commit()
+
+
+def serialize(features):
+    """Returns a `tf.train.Example` as bytes, of strings, integers and arrays of floats."""
+    import tensorflow as tf
+
+    def feature(value):
+        if isinstance(value, str):
+            return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.encode()]))
+        if isinstance(value, int):
+            return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+        return tf.train.Feature(float_list=tf.train.FloatList(value=value))
+
+    example = {name: feature(value) for name, value in features.items()}
+    return tf.train.Example(features=tf.train.Features(feature=example)).SerializeToString()
+
+
+def post(tokens, date="2010-01-01 00:00:00 UTC"):
+    """The features of a sentence on Stack Overflow."""
+    return {
+        "creation_date": date,
+        "score": 1,
+        "tags": "python",
+        "title": "a title",
+        "tokens": tokens,
+        "type": "question",
+    }

@@ -2,6 +2,7 @@
 
     OUTPUT_DIR/
       config.json  versions.json  timings.json
+      vocabulary.json or whatever else a task has to be used with
       comparison.md  comparison.png                    written last: a run that has it is finished
       ALGORITHM/metrics.csv  checkpoints/  tensorboard/  adaptation_test.json
       ALGORITHM/keras_model/model.keras  metadata.json
@@ -16,6 +17,7 @@ import json
 import logging
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, Optional
 
@@ -80,14 +82,21 @@ def is_finished(output_dir: Path) -> bool:
     return (output_dir / COMPARISON).exists()
 
 
-def claim(config: ExperimentConfig, output_dir: Path) -> IO[str]:
+def claim(
+    config: ExperimentConfig, output_dir: Path, assets: Optional[Mapping[str, Any]] = None
+) -> IO[str]:
     """Takes `output_dir`, which `find_run` found free or this run's, for this process alone.
+
+    Args:
+      config: What is to be run.
+      output_dir: Where its files are or will be.
+      assets: The task's, which are derived from data: the name of a JSON file and its content.
 
     Returns:
       The lock, held as long as it is open; the kernel opens it when the process ends, however.
 
     Raises:
-      ValueError: If another process is at work there.
+      ValueError: If another process is at work there, or a run was begun there with other assets.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
     lock = (output_dir / ".lock").open("w")
@@ -98,6 +107,14 @@ def claim(config: ExperimentConfig, output_dir: Path) -> IO[str]:
             f"Another process is at work in {output_dir}. Wait for it, or choose another "
             "--output_dir."
         ) from error
+    for name, content in (assets or {}).items():
+        file = output_dir / name
+        if file.exists() and json.loads(file.read_text()) != json.loads(json.dumps(content)):
+            raise ValueError(
+                f"{file} is not what the data give now, so this run cannot be continued: restore "
+                "the data it was begun with, or choose another --output_dir."
+            )
+        write_json(file, content)
     write_text(output_dir / "config.json", config.to_json())
     versions_file, now = output_dir / "versions.json", versions()
     if versions_file.exists() and json.loads(versions_file.read_text()) != now:

@@ -10,6 +10,10 @@ import tensorflow_federated as tff
 from tff_fedmeta import algorithms, client_model, hyperparameters, minibatches
 from tff_fedmeta.client_model import ModelFn
 
+# How TFF's clients walk their batches: the same steps as with its default, which prepares the graph
+# of a step anew for every client, a second for an LSTM.
+_LOOP = tff.learning.LoopImplementation.DATASET_ITERATOR
+
 
 def build_fedavg(
     model_fn: ModelFn,
@@ -156,6 +160,7 @@ def build_fedsgd(
         server_optimizer_fn=server_optimizer or tff.learning.optimizers.build_sgdm(0.1),
         model_aggregator=algorithms.taking_weights(model_aggregator),
         metrics_aggregator=metrics_aggregator,
+        loop_implementation=_LOOP,
     )
     return _for_one_element_clients(model_fn, process, batch_size, False, budget)
 
@@ -188,6 +193,7 @@ def _build_fedavg(
         model_fn,
         client_optimizer_fn=build_client_optimizer(inner_learning_rate),
         model_aggregator=algorithms.taking_weights(model_aggregator),
+        loop_implementation=_LOOP,
         **options,
     )
     return _for_one_element_clients(model_fn, process, batch_size, shuffle, budget)

@@ -296,7 +296,8 @@ def _adapt(config, task, algorithm, weights, read, evaluators) -> dict[str, Any]
 def _probe_inputs(spec: tf.TensorSpec) -> np.ndarray:
     """Returns eight inputs of a model, made up, to compare its predictions on."""
     shape = [8, *(size or 8 for size in spec.shape[1:])]
-    return np.random.default_rng(0).uniform(size=shape).astype(spec.dtype.as_numpy_dtype)
+    highest = 2 if spec.dtype.is_integer else 1  # ids 0 and 1, which any vocabulary has
+    return np.random.default_rng(0).uniform(0, highest, shape).astype(spec.dtype.as_numpy_dtype)
 
 
 def _export(config, task, algorithm, weights, chosen, directory) -> tf.keras.Model:

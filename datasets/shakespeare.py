@@ -1,0 +1,241 @@
+"""Federated Shakespeare: the next character of what a role says, one client per role of a play.
+
+The data are TFF's, `tff.simulation.datasets.shakespeare`, and so are the preparation of speeches
+and the network of its character prediction baseline (`tff.simulation.baselines.shakespeare`, after
+McMahan et al., 2017): 86 characters, 80 of them in a sequence, embedding 8, two LSTMs of 256. The
+accuracy leaves out padding alone.
+
+A client here is a role's TFF *training* speeches in the order of the play; we split between roles
+(training, validation, test), and each role's sequences again into earlier support and later query,
+so TFF's own test speeches stay untouched.
+
+Where the data cannot be had, `embedded_text` can stand in, never unsaid.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import pathlib
+from typing import TYPE_CHECKING, Any, Callable
+
+import numpy as np
+
+from datasets import embedded_text, sources, text, tff_cache
+from datasets.task import Task, initializer_seeds, split_clients
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+NAME = "shakespeare"
+URL = "https://storage.googleapis.com/tff-datasets-public/shakespeare.sqlite.lzma"
+FILE_NAME = "shakespeare.sqlite"
+SPLITS = ("train", "test")  # TFF opens both
+
+_SIZES = {"sequence_length": 80, "embedding_size": 8, "lstm_size": 256, "max_examples": 128}
+_STAND_IN_SIZES = {"sequence_length": 40, "embedding_size": 8, "lstm_size": 48, "max_examples": 24}
+
+DEFAULTS: dict[str, Any] = {
+    "algorithms": ("reptile", "fedavg"),
+    "rounds": 100,
+    "clients_per_round": 10,
+    "batch_size": 4,
+    "inner_epochs": 1,
+    "support_fraction": 0.5,
+    "adaptation_steps": 5,
+    "adaptation_learning_rates": (0.1, 0.3),
+    "rounds_per_evaluation": 20,
+    "rounds_per_checkpoint": 10,
+    "hyperparameters": text.ordered_hyperparameters(
+        {
+            "reptile": {"inner_learning_rate": 1.0, "server_learning_rate": 1.5},
+            "fedavg": {"inner_learning_rate": 1.0},
+            "fedprox": {"inner_learning_rate": 1.0},
+        }
+    ),
+}
+
+OPTIONS = text.size_options(
+    _SIZES,
+    _STAND_IN_SIZES,
+    sequence_length="Characters in a sequence",
+    embedding_size="Numbers that stand for a character in the network",
+    lstm_size="Units of each of the two LSTMs",
+    max_examples="A role's first sequences that are used",
+)
+ABOUT = sources.About(
+    source="tff",
+    clients="715 roles, on average 22 speeches each",
+    model="two LSTMs, 0.8 million weights",
+    metric="accuracy of the next character",
+    download="a few MB",
+    licence="the plays: public domain; cut into roles by LEAF (BSD-2-Clause)",
+)
+
+
+def load(
+    *,
+    data_source: str = "auto",
+    cache_dir: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    num_test_clients: int | None = None,
+    sequence_length: int | None = None,
+    embedding_size: int | None = None,
+    lstm_size: int | None = None,
+    max_examples: int | None = None,
+) -> Task:
+    """Loads Shakespeare, or on request and in need its embedded stand-in.
+
+    Args:
+      data_source: "tff": the real data, from the cache or downloaded, or an error; "embedded":
+        the synthetic stand-in; "auto": the real data if they can be had, otherwise the stand-in
+        with a warning on stderr. `Task.data_source` says which it became.
+      cache_dir: Directory of the downloaded file; None means TFF's default, `~/.tff`.
+      seed: >= 0; fixes the initial weights.
+      num_test_clients: >= 1; None means 15 % of the clients.
+      sequence_length: Characters in a sequence, >= 1.
+      embedding_size: Size of the embedding, >= 1.
+      lstm_size: Units of each LSTM, >= 1.
+      max_examples: A role's first sequences that are used, >= 1.
+        The sizes' None means TFF's baseline's with the real data, less with the stand-in.
+
+    Returns:
+      A `Task` whose `read_client` gives x and y int64 [n, sequence_length] in the order of the
+      play, y one character after x. A speech is cut into as many sequences as it needs, the last
+      one padded: padding is 0, TFF's 86 characters are 1 and up, then unknown, begin and end. The
+      list of the names of all ids is in `Task.assets`.
+
+    Raises:
+      DataError: If there is no such data source, "tff" data cannot be had, a size is less than 1,
+        or there are too few clients.
+    """
+    given = {
+        "sequence_length": sequence_length,
+        "embedding_size": embedding_size,
+        "lstm_size": lstm_size,
+        "max_examples": max_examples,
+    }
+    text.resolve_sizes(given, _SIZES)  # what is wrong with them is said before any download
+    file = tff_cache.File(URL, tff_cache.directory(cache_dir) / FILE_NAME, SPLITS, _download)
+    real = sources.RealData(ABOUT, "Shakespeare", "synthetic text", file.fetch, file.advice)
+    data_source = sources.choose(data_source, real)
+    if data_source == sources.EMBEDDED:
+        sizes = text.resolve_sizes(given, _STAND_IN_SIZES)
+        client_ids = embedded_text.client_ids()
+        read_speeches: Callable[[str], np.ndarray] = _speak
+    else:
+        sizes = text.resolve_sizes(given, _SIZES)
+        client_ids, read_speeches = _open(file.path.parent)
+    tokens = text.token_names(_characters())
+    encode = _build_encoder(sizes["sequence_length"])
+    return text.build_task(
+        name=NAME,
+        data_source=data_source,
+        groups=split_clients(client_ids, text.DATA_SEED, num_test_clients),
+        read_client=lambda client_id: encode(read_speeches(client_id)),
+        build_keras_model=functools.partial(
+            build_lstm,
+            seed,
+            len(tokens),
+            sizes["sequence_length"],
+            sizes["embedding_size"],
+            sizes["lstm_size"],
+        ),
+        sequence_length=sizes["sequence_length"],
+        max_examples=sizes["max_examples"],
+        tokens=tokens,
+    )
+
+
+def _download(directory: str) -> None:
+    """Fetches the file with TFF's downloader, which shows its progress."""
+    import tensorflow_federated as tff
+
+    tff.simulation.datasets.shakespeare.load_data(cache_dir=directory)
+
+
+def _speak(client_id: str) -> np.ndarray:
+    """Returns an embedded author's speeches: bytes [n]."""
+    return text.as_bytes(embedded_text.speak(text.DATA_SEED, client_id))
+
+
+def _open(directory: pathlib.Path) -> tuple[tuple[str, ...], Callable[[str], np.ndarray]]:
+    """Opens the cached file through TFF: the roles, and what reads a role's speeches, bytes [n]."""
+    import tensorflow_federated as tff
+
+    clients, _ = tff.simulation.datasets.shakespeare.load_data(cache_dir=str(directory))
+    read = tff_cache.build_reader(clients, ("snippets",))
+    return tuple(clients.client_ids), lambda client_id: read(client_id)["snippets"]
+
+
+def _preprocessing() -> Any:
+    """Returns TFF's module of the preparation of speeches."""
+    import tensorflow_federated as tff
+
+    return tff.simulation.baselines.shakespeare.char_prediction_preprocessing
+
+
+def _characters() -> list[str]:
+    return _preprocessing().CHAR_VOCAB
+
+
+def _build_encoder(sequence_length: int) -> Callable[[np.ndarray], text.Examples]:
+    """Returns TFF's preparation of speeches, bytes [n]: x and y int64 [m, sequence_length]."""
+    import tensorflow as tf
+    import tensorflow_federated as tff
+
+    preprocess = _preprocessing().create_preprocess_fn(
+        tff.simulation.baselines.ClientSpec(
+            num_epochs=1, batch_size=text.EVERYTHING, shuffle_buffer_size=1
+        ),
+        sequence_length,
+    )
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def encode(speeches: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        dataset = tf.data.Dataset.from_tensor_slices({"snippets": speeches})
+        return preprocess(dataset).get_single_element()
+
+    return text.on_arrays(encode)
+
+
+def build_lstm(
+    seed: int, num_tokens: int, sequence_length: int, embedding_size: int, lstm_size: int
+) -> tf.keras.Model:
+    """Builds TFF's character prediction baseline network, ending in logits.
+
+    Without its mask: padding comes last, so that the mask keeps nothing from what counts.
+
+    Args:
+      seed: >= 0; fixes the initial weights, each layer's with a seed of its own.
+      num_tokens: Number of token ids, and of logits.
+      sequence_length: Tokens in an example.
+      embedding_size: Size of the embedding.
+      lstm_size: Units of each of the two LSTMs.
+
+    Returns:
+      An uncompiled model from int64 [n, sequence_length] to float32 [n, sequence_length,
+      num_tokens].
+    """
+    import tensorflow as tf
+
+    layers, initializers = tf.keras.layers, tf.keras.initializers
+    seeds = initializer_seeds(seed, 6)
+
+    def lstm(kernel_seed: int, recurrent_seed: int) -> tf.keras.layers.Layer:
+        return layers.LSTM(
+            lstm_size,
+            return_sequences=True,
+            kernel_initializer=initializers.HeNormal(kernel_seed),
+            recurrent_initializer=initializers.Orthogonal(seed=recurrent_seed),
+        )
+
+    return tf.keras.Sequential(
+        [
+            tf.keras.Input([sequence_length], dtype=tf.int64),
+            layers.Embedding(num_tokens, embedding_size, initializers.RandomUniform(seed=seeds[0])),
+            lstm(seeds[1], seeds[2]),
+            lstm(seeds[3], seeds[4]),
+            layers.Dense(num_tokens, kernel_initializer=initializers.GlorotUniform(seeds[5])),
+        ]
+    )

@@ -1,0 +1,372 @@
+"""Federated Stack Overflow: the next word of a user's questions and answers, one client per user.
+
+The data are TFF's, `tff.simulation.datasets.stackoverflow`, and so are the preparation of sentences
+and the network of its word prediction baseline (`tff.simulation.baselines.stackoverflow`): a
+vocabulary of 10,000 words, 20 words of a sentence, one id for all unknown words, embedding 96, LSTM
+670, dense 96. The accuracy, as usual for these data, leaves out unknown words and the end of a
+sentence.
+
+Users of TFF's split `train` train, of `heldout` validate, of `test` test. Most users of `test` are
+in `train` too, with what they wrote earlier: they are left out, and where the others are too few,
+users of `heldout` who do not validate stand in. There are hundreds of thousands: ids are listed
+once, and validation and test are a sample. A client is a user's first `max_examples` sentences by
+date.
+
+Where the data cannot be had, `embedded_text` can stand in, never unsaid.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+import os
+import pathlib
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Callable
+
+import numpy as np
+
+from datasets import embedded_text, sources, text, tff_cache
+from datasets.task import DataError, Task, initializer_seeds, split_clients
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+NAME = "stackoverflow"
+URL = "https://storage.googleapis.com/tff-datasets-public/stackoverflow.sqlite.lzma"
+FILE_NAME = "stackoverflow.sqlite"
+SPLITS = ("train", "heldout", "test")
+WORD_COUNTS_URL = (
+    "https://storage.googleapis.com/tff-datasets-public/stackoverflow.word_count.tar.bz2"
+)
+NUM_VALIDATION_CLIENTS = 30
+NUM_TEST_CLIENTS = 100
+
+# Training clients whose words are counted where TFF's own counts cannot be had, and how many
+# sentences of each: some thousand sentences more change few of the words that matter.
+_COUNTED_CLIENTS = 500
+_COUNTED_SENTENCES = 1000
+
+# An estimate: 169 million sentences at the 366 bytes that one takes in a smaller file.
+_FREE_BYTES = 60 * 2**30
+
+_SIZES = {
+    "vocabulary_size": 10_000,
+    "sequence_length": 20,
+    "embedding_size": 96,
+    "lstm_size": 670,
+    "max_examples": 128,
+}
+_STAND_IN_SIZES = {
+    "vocabulary_size": 200,
+    "sequence_length": 12,
+    "embedding_size": 24,
+    "lstm_size": 48,
+    "max_examples": 128,
+}
+
+DEFAULTS: dict[str, Any] = {
+    "algorithms": ("reptile", "fedavg"),
+    "rounds": 100,
+    "clients_per_round": 10,
+    "batch_size": 16,
+    "inner_epochs": 1,
+    "support_fraction": 0.5,
+    "adaptation_steps": 5,
+    "adaptation_learning_rates": (0.1, 0.3),
+    "rounds_per_evaluation": 20,
+    "rounds_per_checkpoint": 10,
+    "hyperparameters": text.ordered_hyperparameters(
+        {
+            "reptile": {"inner_learning_rate": 1.0},
+            "fedavg": {"inner_learning_rate": 1.0},
+            "fedprox": {"inner_learning_rate": 1.0},
+        }
+    ),
+}
+
+
+OPTIONS = text.size_options(
+    _SIZES,
+    _STAND_IN_SIZES,
+    vocabulary_size="Words that have an id of their own",
+    sequence_length="Words of a sentence that are read",
+    embedding_size="Numbers that stand for a word in the network",
+    lstm_size="Units of the LSTM",
+    max_examples="A user's first sentences that are used",
+)
+ABOUT = sources.About(
+    source="tff",
+    clients="342,477 users to train on, on average 397 sentences each; a sample of unseen ones",
+    model="LSTM, 4.1 million weights",
+    metric="accuracy of the next word, without unknown words and ends of sentences",
+    download="unpacked an estimated 60 GB",
+    licence="Stack Overflow's contributors: CC BY-SA 3.0",
+)
+
+
+def load(
+    *,
+    data_source: str = "auto",
+    cache_dir: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    num_test_clients: int | None = None,
+    vocabulary_size: int | None = None,
+    sequence_length: int | None = None,
+    embedding_size: int | None = None,
+    lstm_size: int | None = None,
+    max_examples: int | None = None,
+) -> Task:
+    """Loads Stack Overflow, or on request and in need its embedded stand-in.
+
+    Args:
+      data_source: "tff": the real data, from the cache or downloaded, or an error; "embedded":
+        the synthetic stand-in; "auto": the real data if they can be had, otherwise the stand-in
+        with a warning on stderr. `Task.data_source` says which it became.
+      cache_dir: Directory of the downloaded file; None means TFF's default, `~/.tff`.
+      seed: >= 0; fixes the initial weights.
+      num_test_clients: >= 1; None means 100, or as many unseen users as there are; of the stand-in
+        15 %.
+      vocabulary_size: The most words that have an id, >= 1; fewer if the text has fewer.
+      sequence_length: Words of a sentence, >= 1; longer ones are cut.
+      embedding_size: Size of the embedding and of the dense layer, >= 1.
+      lstm_size: Units of the LSTM, >= 1.
+      max_examples: A user's first sentences by date, >= 1. (Published runs take from 160 to 1,000;
+        128 keep a round short.)
+        The sizes' None means TFF's baseline's with the real data, less with the stand-in.
+
+    Returns:
+      A `Task` whose `read_client` gives x and y int64 [n, sequence_length] in the order of time,
+      y one word after x: padding is 0, words 1 and up, then unknown, begin and end. The
+      vocabulary, a list of the names of all ids, is in `Task.assets`.
+
+    Raises:
+      DataError: If there is no such data source, "tff" data cannot be had, a size is less than 1,
+        or there are too few clients.
+    """
+    given = {
+        "vocabulary_size": vocabulary_size,
+        "sequence_length": sequence_length,
+        "embedding_size": embedding_size,
+        "lstm_size": lstm_size,
+        "max_examples": max_examples,
+    }
+    text.resolve_sizes(given, _SIZES)  # what is wrong with them is said before any download
+    file = tff_cache.File(
+        URL, tff_cache.directory(cache_dir) / FILE_NAME, SPLITS, _download, _FREE_BYTES
+    )
+    real = sources.RealData(ABOUT, "Stack Overflow", "synthetic text", file.fetch, file.advice)
+    data_source = sources.choose(data_source, real)
+    if data_source == sources.EMBEDDED:
+        sizes = text.resolve_sizes(given, _STAND_IN_SIZES)
+        groups = split_clients(embedded_text.client_ids(), text.DATA_SEED, num_test_clients)
+        read_sentences: Callable[[str], np.ndarray] = _write
+        words = None
+    else:
+        sizes = text.resolve_sizes(given, _SIZES)
+        groups, read_sentences = _open(file.path.parent, num_test_clients)
+        words = _published_words(file.path.parent, sizes["vocabulary_size"])
+    if words is None:
+        words = _count_words(groups[0], read_sentences, sizes["vocabulary_size"])
+    tokens = text.token_names(words)
+    encode = _build_encoder(words, sizes["sequence_length"])
+    limit = sizes["max_examples"]
+    return text.build_task(
+        name=NAME,
+        data_source=data_source,
+        groups=groups,
+        read_client=lambda client_id: encode(read_sentences(client_id)[:limit]),
+        build_keras_model=functools.partial(
+            build_lstm,
+            seed,
+            len(tokens),
+            sizes["sequence_length"],
+            sizes["embedding_size"],
+            sizes["lstm_size"],
+        ),
+        sequence_length=sizes["sequence_length"],
+        max_examples=limit,
+        tokens=tokens,
+        uncounted=("<oov>", "<eos>"),
+    )
+
+
+def _download(directory: str) -> None:
+    """Fetches the file with TFF's downloader, which shows its progress."""
+    import tensorflow_federated as tff
+
+    tff.simulation.datasets.stackoverflow.load_data(cache_dir=directory)
+
+
+def _write(client_id: str) -> np.ndarray:
+    """Returns an embedded author's sentences: bytes [n]."""
+    return text.as_bytes(embedded_text.write(text.DATA_SEED, client_id))
+
+
+def _open(
+    directory: pathlib.Path, num_test_clients: int | None
+) -> tuple[text.Groups, Callable[[str], np.ndarray]]:
+    """Opens the cached file through TFF; the reader gives a user's sentences by date, bytes [n]."""
+    import tensorflow_federated as tff
+
+    parts = tff.simulation.datasets.stackoverflow.load_data(cache_dir=str(directory))
+    train, heldout, test = (part.client_ids for part in parts)
+    groups = choose_clients(train, heldout, test, num_test_clients)
+    readers = [tff_cache.build_reader(part, ("creation_date", "tokens")) for part in parts]
+
+    def read_sentences(client_id: str) -> np.ndarray:
+        for read in readers:  # those who train come first, and nobody else is in `train`
+            try:
+                examples = read(client_id)
+            except KeyError:
+                continue
+            # Dates as text, from the year to fractions of a second, sort as the times they are.
+            return examples["tokens"][np.argsort(examples["creation_date"], kind="stable")]
+        raise KeyError(client_id)
+
+    return groups, read_sentences
+
+
+def choose_clients(
+    train: Iterable[str],
+    heldout: Iterable[str],
+    test: Iterable[str],
+    num_test_clients: int | None = None,
+) -> text.Groups:
+    """Chooses who trains, validates and tests, from the ids of TFF's splits.
+
+    Returns:
+      `(train, validation, test)`, disjoint: all of `train`; at most 30 users of `heldout`, and at
+      most half of them; and users of `test` who are in none of the others, then further ones of
+      `heldout`.
+
+    Raises:
+      DataError: If there are no such validation clients, or fewer test clients than asked for.
+    """
+    training = set(train)
+    rng = np.random.default_rng(text.DATA_SEED)
+    held = _shuffled(set(heldout) - training, rng)
+    num_validation = min(NUM_VALIDATION_CLIENTS, -(-len(held) // 2))
+    unseen = _shuffled(set(test) - training - set(held), rng) + held[num_validation:]
+    if not (held and unseen):
+        raise DataError(
+            "Users who are not in split 'train' are needed to validate and to test, but "
+            f"'heldout' has {len(held)} and 'test' {len(unseen) - len(held[num_validation:])}: use "
+            "a file with more of them."
+        )
+    if num_test_clients is None:
+        num_test_clients = min(NUM_TEST_CLIENTS, len(unseen))
+    if not 1 <= num_test_clients <= len(unseen):
+        raise DataError(
+            f"The number of test clients must lie between 1 and {len(unseen)}, the users whom "
+            f"training and validation do not see, but it is {num_test_clients}: change "
+            "num_test_clients."
+        )
+    return tuple(sorted(training)), tuple(held[:num_validation]), tuple(unseen[:num_test_clients])
+
+
+def _shuffled(ids: Iterable[str], rng: np.random.Generator) -> list[str]:
+    ordered = sorted(ids)
+    return [ordered[index] for index in rng.permutation(len(ordered))]
+
+
+def _published_words(directory: pathlib.Path, size: int) -> list[str] | None:
+    """Returns the most frequent words by TFF's counts, or None, saying so, if they cannot be had.
+
+    TFF checks the file against a hash and downloads it anew if it does not match.
+    """
+    import tensorflow_federated as tff
+
+    try:
+        if not (directory / "datasets" / pathlib.PurePosixPath(WORD_COUNTS_URL).name).exists():
+            tff_cache.check_reachable(WORD_COUNTS_URL)
+        with tff_cache.socket_timeout():
+            counts = tff.simulation.datasets.stackoverflow.load_word_counts(
+                cache_dir=str(directory), vocab_size=size
+            )
+    except Exception as error:  # urllib, tarfile and Keras all have their own
+        print(
+            "The vocabulary is counted from training clients, because TFF's word counts cannot be "
+            f"had: {error}",
+            file=sys.stderr,
+            flush=True,
+        )
+        return None
+    return list(counts)
+
+
+def _count_words(
+    client_ids: Sequence[str], read_sentences: Callable[[str], np.ndarray], size: int
+) -> list[str]:
+    """Returns the most frequent words of a bounded, fixed sample of clients, as TFF counts them.
+
+    That is by the users who use a word; then by how often they do, because the sample is small.
+    """
+    rng = np.random.default_rng(text.DATA_SEED)
+    users: collections.Counter[bytes] = collections.Counter()
+    uses: collections.Counter[bytes] = collections.Counter()
+    for client_id in _shuffled(client_ids, rng)[:_COUNTED_CLIENTS]:
+        words = b" ".join(read_sentences(client_id)[:_COUNTED_SENTENCES]).split()
+        uses.update(words)
+        users.update(set(words))
+    ranked = sorted(users, key=lambda word: (-users[word], -uses[word], word))
+    return [word.decode(errors="replace") for word in ranked[:size]]
+
+
+def _build_encoder(
+    words: Sequence[str], sequence_length: int
+) -> Callable[[np.ndarray], text.Examples]:
+    """Returns TFF's preparation of sentences, bytes [n]: x and y int64 [n, sequence_length]."""
+    import tensorflow as tf
+    import tensorflow_federated as tff
+
+    preprocessing = tff.simulation.baselines.stackoverflow.word_prediction_preprocessing
+    to_ids = preprocessing.build_to_ids_fn(list(words), sequence_length)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def encode(sentences: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        ids = tf.data.Dataset.from_tensor_slices({"tokens": sentences}).map(to_ids)
+        # One batch of exactly their number, for which padded batches reserve memory.
+        count = tf.size(sentences, tf.int64)
+        return preprocessing.batch_and_split(ids, sequence_length, count).get_single_element()
+
+    return text.on_arrays(encode)
+
+
+def build_lstm(
+    seed: int, num_tokens: int, sequence_length: int, embedding_size: int, lstm_size: int
+) -> tf.keras.Model:
+    """Builds TFF's word prediction baseline network, ending in logits.
+
+    Without its mask: padding comes last, so that the mask keeps nothing from what counts.
+
+    Args:
+      seed: >= 0; fixes the initial weights, each layer's with a seed of its own.
+      num_tokens: Number of token ids, and of logits.
+      sequence_length: Tokens in an example.
+      embedding_size: Size of the embedding and of the dense layer.
+      lstm_size: Units of the LSTM.
+
+    Returns:
+      An uncompiled model from int64 [n, sequence_length] to float32 [n, sequence_length,
+      num_tokens].
+    """
+    import tensorflow as tf
+
+    layers, initializers = tf.keras.layers, tf.keras.initializers
+    seeds = initializer_seeds(seed, 5)
+    return tf.keras.Sequential(
+        [
+            tf.keras.Input([sequence_length], dtype=tf.int64),
+            layers.Embedding(num_tokens, embedding_size, initializers.RandomUniform(seed=seeds[0])),
+            layers.LSTM(
+                lstm_size,
+                return_sequences=True,
+                kernel_initializer=initializers.GlorotUniform(seeds[1]),
+                recurrent_initializer=initializers.Orthogonal(seed=seeds[2]),
+            ),
+            layers.Dense(embedding_size, kernel_initializer=initializers.GlorotUniform(seeds[3])),
+            layers.Dense(num_tokens, kernel_initializer=initializers.GlorotUniform(seeds[4])),
+        ]
+    )

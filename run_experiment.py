@@ -125,7 +125,10 @@ _FLAGS["Options of data sets"] = [
         _DEFINE[next(iter(takers.values())).kind],
         name,
         None,
-        " ".join(f"{dataset}: {o.help} [{json.dumps(o.default)}]" for dataset, o in takers.items()),
+        " ".join(
+            f"{dataset}: {o.help}{'' if o.default is None else f' [{json.dumps(o.default)}]'}"
+            for dataset, o in takers.items()
+        ),
     )
     for name, takers in _OPTIONS.items()
 ]
@@ -231,9 +234,9 @@ def _configuration(values: dict[str, Any]) -> ExperimentConfig:
     dataset = values["dataset"]
     check_choice("--dataset", dataset, datasets.TASKS)
     check_choice("--data_source", values["data_source"], datasets.DATA_SOURCES[dataset])
-    defaults = datasets.DEFAULTS[dataset]
+    options, defaults = datasets.configure(dataset, _task_options(dataset, values))
     said = {name: value for name, value in values.items() if name not in _NOT_CONFIGURATION}
-    said["task_options"] = _task_options(dataset, values)
+    said["task_options"] = options
     if said["algorithms"] is not None:
         said["algorithms"] = tuple(said["algorithms"])
     if said["adaptation_learning_rates"] is not None:

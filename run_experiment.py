@@ -317,7 +317,7 @@ def _say_finished(output_dir: Path) -> None:
 
 
 def _run(config: ExperimentConfig, task: datasets.Task, output_dir: Path, seconds: float) -> int:
-    from tff_fedmeta import adaptation, experiment
+    from tff_fedmeta import adaptation, experiment, model_checks
 
     print(f"Configuration: {config.to_json()}")
     print(
@@ -330,7 +330,7 @@ def _run(config: ExperimentConfig, task: datasets.Task, output_dir: Path, second
         with _runtime(config.runtime, output_dir) as context:
             clock = getattr(context, "client_clock", None)
             table = experiment.run(config, task, output_dir, seconds, clock)
-    except adaptation.NothingToMeasureError as error:
+    except (adaptation.NothingToMeasureError, model_checks.ModelError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
     except worker.WorkerError as error:

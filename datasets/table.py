@@ -129,8 +129,7 @@ def fit_feature(column: pd.Series, training: np.ndarray) -> Fitted:
             "--feature_columns."
         )
     indicator = bool(column[training].isna().any())
-    numbers = _numbers(seen)
-    if np.isnan(numbers).mean() < 0.5:  # one word among numbers is an error of `encode`
+    if _is_numeric(seen):
         values = _finite_numbers(seen)
         scale = float(values.std())
         return {
@@ -225,30 +224,32 @@ def fit_label(column: pd.Series, training: np.ndarray, kind: str | None = None) 
     Raises:
       DataError: If a label is missing, or training examples all have the same one.
     """
-    missing = column.index[column.isna()]
+    if kind not in (None, CLASSIFICATION, REGRESSION):
+        raise DataError(f"label_kind must be {CLASSIFICATION} or {REGRESSION}, but is {kind!r}.")
+    missing = column.index[column.isna() | (column.astype(str).str.lower() == "nan")]
     if len(missing):
         raise DataError(f"Column {column.name!r} has no label in {row_name(missing[0])}.")
     seen = column[training]
-    is_number = not _is_text(seen) and seen.dtype != bool
-    if kind is None:
-        whole = is_number and bool((seen == np.round(seen)).all())
-        few = seen.nunique() <= MAX_CATEGORIES
-        kind = CLASSIFICATION if not is_number or (whole and few) else REGRESSION
     if seen.nunique() < 2:
         raise DataError(
-            f"All examples of training clients have the same label, {seen.iloc[0]!r}, in column "
-            f"{column.name!r}: there is nothing to learn."
+            f"All examples of training clients have the same label, {_plain(seen.iloc[0])!r}, in "
+            f"column {column.name!r}: there is nothing to learn."
         )
-    if kind == CLASSIFICATION:
-        classes = sorted(set(_classes(seen)))
-        if len(classes) > max(2, len(seen) // 2):
-            raise DataError(
-                f"Column {column.name!r} is no set of classes: the {len(seen):,} examples of "
-                f"training clients have {len(classes):,} different labels."
-            )
-        return {"column": column.name, "classes": classes}
-    values = _finite_numbers(seen)
-    return {"column": column.name, "mean": float(values.mean()), "scale": float(values.std())}
+    is_number = seen.dtype != bool and _is_numeric(seen)
+    if kind is None:
+        whole = is_number and bool((_numbers(seen) % 1 == 0).all())
+        few = seen.nunique() <= MAX_CATEGORIES
+        kind = CLASSIFICATION if not is_number or (whole and few) else REGRESSION
+    if kind == REGRESSION:
+        values = _finite_numbers(seen)
+        return {"column": column.name, "mean": float(values.mean()), "scale": float(values.std())}
+    classes = sorted(set(_classes(seen, is_number)))
+    if len(classes) > max(2, len(seen) // 2):
+        raise DataError(
+            f"Column {column.name!r} is no set of classes: the {len(seen):,} examples of training "
+            f"clients have {len(classes):,} different labels."
+        )
+    return {"column": column.name, "classes": classes}
 
 
 def encode_label(column: pd.Series, label: Fitted) -> np.ndarray:
@@ -261,7 +262,7 @@ def encode_label(column: pd.Series, label: Fitted) -> np.ndarray:
         values = (_finite_numbers(column) - label["mean"]) / label["scale"]
         return values.astype(np.float32)
     number = {name: index for index, name in enumerate(label["classes"])}
-    classes = _classes(column)
+    classes = _classes(column, as_numbers=not isinstance(label["classes"][0], (str, bool)))
     unseen = sorted({name for name in classes if name not in number}, key=str)
     if unseen:
         row = column.index[classes.index(unseen[0])]
@@ -296,22 +297,26 @@ def times(column: pd.Series) -> np.ndarray:
     return dates.astype(np.int64).to_numpy()
 
 
-def _is_text(column: pd.Series) -> bool:
-    return column.dtype.kind not in "biuf"
+def _is_numeric(column: pd.Series) -> bool:
+    """Returns whether most values are numbers; one word among them is a mistake in the file."""
+    return bool(np.isnan(_numbers(column)).mean() < 0.5)
 
 
 def _texts(column: pd.Series) -> np.ndarray:
     return column.astype(str).to_numpy(object)
 
 
-def _classes(column: pd.Series) -> list[Any]:
-    """Returns labels as JSON has them: text, truth values, whole or other numbers."""
-    if _is_text(column):
-        return list(_texts(column))
-    values = column.to_numpy()
-    if values.dtype.kind == "f" and (values == np.round(values)).all():
-        values = values.astype(np.int64)
-    return values.tolist()
+def _classes(column: pd.Series, as_numbers: bool) -> list[Any]:
+    """Returns labels as JSON has them: whole or other numbers, truth values, text."""
+    if as_numbers:
+        return [_plain(value) for value in _finite_numbers(column)]
+    return column.tolist() if column.dtype == bool else list(_texts(column))
+
+
+def _plain(value: Any) -> Any:
+    """Returns a value as users write it: 3.0 as 3."""
+    is_whole = isinstance(value, (float, np.floating)) and value % 1 == 0
+    return int(value) if is_whole else value.item() if isinstance(value, np.generic) else value
 
 
 def _numbers(column: pd.Series) -> pd.Series:

@@ -194,7 +194,7 @@ def load(
     Raises:
       DataError: If the file, a column, a value, the split or the model is not usable.
     """
-    options = {
+    options: dict[str, Any] = {
         "csv": csv,
         "client_column": client_column,
         "label_column": label_column,
@@ -331,10 +331,10 @@ def _check_columns(frame: pd.DataFrame, options: Mapping[str, Any]) -> None:
         if column is None:
             continue
         table.check_column(frame, option, column)
-        both = {parts.get(column), option}
+        other = parts.get(column)
         # The client may be its own series or group; a label that is anything else is a mistake.
-        if "label_column" in both and None not in both:
-            raise DataError(f"Column {column!r} cannot be both {' and '.join(sorted(both))}.")
+        if other is not None and "label_column" in (other, option):
+            raise DataError(f"--{other} and --{option} cannot both be {column!r}.")
         parts[column] = option
 
 

@@ -282,19 +282,19 @@ def times(column: pd.Series) -> np.ndarray:
     """
     import pandas as pd
 
-    numbers = _numbers(column)
-    if np.isfinite(numbers).all():
-        return numbers.to_numpy()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pandas' on formats: what it cannot read is said below
-        dates = pd.to_datetime(column, errors="coerce", utc=True)
-    bad = column.index[dates.isna()]
+    if _is_numeric(column):
+        values = _numbers(column).replace([np.inf, -np.inf], np.nan)
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pandas' on formats: what it cannot read is said below
+            values = pd.to_datetime(column, errors="coerce", utc=True)
+    bad = column.index[values.isna()]
     if len(bad):
         raise DataError(
             f"Column {column.name!r} has {column[bad[0]]!r} in {row_name(bad[0])}: every row needs "
             "a time, a number or a date such as 2024-05-31 18:00:00."
         )
-    return dates.astype(np.int64).to_numpy()
+    return values.astype(np.int64).to_numpy() if values.dtype.kind == "M" else values.to_numpy()
 
 
 def _is_numeric(column: pd.Series) -> bool:

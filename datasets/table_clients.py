@@ -97,9 +97,9 @@ def groups(
     """
     clients = client_ids(frame, client_column)
     if split_column is None:
-        found = {str(client): (str(client),) for client in np.unique(clients)}
-        _check_number(len(found), f"Column {client_column!r} has {_count(found, 'client')}")
-        return found
+        alone: dict[str, tuple[str, ...]] = {str(c): (str(c),) for c in np.unique(clients)}
+        _check_number(len(alone), f"Column {client_column!r} has {_count(alone, 'client')}")
+        return alone
     leader: dict[tuple[str, str], tuple[str, str]] = {}
 
     def find(node: tuple[str, str]) -> tuple[str, str]:

@@ -42,6 +42,7 @@ def builder(
     Raises:
       DataError: If there is no such model, or it does not fit.
     """
+    body: Callable[[], list[tf.keras.layers.Layer]]
     if model == MLP:
         body = functools.partial(_mlp, seed, num_outputs)
     elif model == CONV1D:
@@ -116,21 +117,23 @@ def _from_file(
 
     created: list[tf.Variable] = []
 
+    # Only weights state a shape; Keras' random generators, which come and go, do not.
     def record(next_creator: Callable[..., tf.Variable], **options: Any) -> tf.Variable:
-        created.append(next_creator(**options))
-        return created[-1]
+        variable = next_creator(**options)
+        if options.get("shape") is not None:
+            created.append(variable)
+        return variable
 
-    values_of = dict(zip([id(v) for v in clone(record).weights], saved.get_weights()))
-    values = [values_of.get(id(variable)) for variable in created]
+    value_of = dict(zip(map(id, clone(record).weights), saved.get_weights()))
+    values = [value_of[id(variable)] for variable in created]
 
     def build() -> list[tf.keras.layers.Layer]:
         # As initial values, because TFF reads them from the graph, where nothing can be assigned.
         remaining = iter(values)
 
         def create(next_creator: Callable[..., tf.Variable], **options: Any) -> tf.Variable:
-            value = next(remaining)
-            if value is not None:
-                options["initial_value"] = functools.partial(tf.constant, value)
+            if options.get("shape") is not None:
+                options["initial_value"] = functools.partial(tf.constant, next(remaining))
             return next_creator(**options)
 
         return [clone(create)]
@@ -153,8 +156,8 @@ def _open(path: str) -> tf.keras.Model:
     except Exception as error:  # whatever an unfit file makes Keras raise
         reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise DataError(
-            f"{path} cannot be opened by Keras {tf.keras.__version__} in safe mode, which takes "
-            f"built-in layers without Lambda: {reason}."
+            f"{path} cannot be opened by Keras of TensorFlow {tf.__version__} in safe mode, which "
+            f"takes built-in layers other than Lambda: {reason}."
         ) from error
 
 
@@ -183,8 +186,8 @@ def _check_fit(
         )
     if num_outputs > 1:
         shape = [8, *(size or 8 for size in entry.shape[1:])]
-        given = model(np.random.default_rng(0).normal(size=shape).astype(np.float32)).numpy()
-        if (given >= 0).all() and np.allclose(given.sum(axis=-1), 1, atol=1e-3):
+        probed = model(np.random.default_rng(0).normal(size=shape).astype(np.float32)).numpy()
+        if (probed >= 0).all() and np.allclose(probed.sum(axis=-1), 1, atol=1e-3):
             raise DataError(
                 f"{path} gives probabilities, but logits are needed: take the softmax off its end."
             )

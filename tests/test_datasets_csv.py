@@ -1,6 +1,5 @@
 """Facts about a user's own table as a task: what it becomes, what is refused, what is exported."""
 
-import dataclasses
 import json
 import subprocess
 import sys
@@ -339,7 +338,9 @@ BAD_FILES = {
     "infinite": (change(17, "a", "inf"), {}, ["'a'", "row 18", "inf"]),
     "too_large": (change(17, "a", 1e300), {}, ["'a'", "row 18", "1e+300"]),
     "word_among_numbers": (change(5, "b", "oops"), {}, ["'b'", "row 6", "'oops'"]),
-    "free_text": (lambda f: f.assign(note=[f"n{i}" for i in f.index]), {}, ["'note'", "96|60"]),
+    "free_text": (
+        lambda f: f.assign(note=[f"n{i}" for i in f.index]), {}, ["'note'", "72 different texts"],
+    ),
     "empty_column": (lambda f: f.assign(nothing=np.nan), {}, ["'nothing'", "no values"]),
     "no_label": (change(3, "y", None), {}, ["'y'", "row 4"]),
     "nan_label": (change(3, "y", "nan"), {}, ["'y'", "row 4"]),
@@ -361,7 +362,7 @@ BAD_FILES = {
         lambda f: f, {"feature_columns": "a,modes"}, ["--feature_columns", "'mode'"],
     ),
     "label_is_feature": (lambda f: f, {"feature_columns": "a,y"}, ["'y'", "feature"]),
-    "label_is_client": (lambda f: f, {"label_column": "who"}, ["'who' cannot be both"]),
+    "label_is_client": (lambda f: f, {"label_column": "who"}, ["--client_column", "both be 'who'"]),
     "no_feature_left": (lambda f: f[["who", "y"]], {}, ["No column is left"]),
     "no_label_column": (lambda f: f, {"label_column": None}, ["--label_column"]),
     "conv1d_without_window": (lambda f: f, {"model": "conv1d"}, ["--window"]),
@@ -379,7 +380,7 @@ def test_bad_table_is_refused_in_one_sentence_that_names_the_place(save, name):
     message = str(error.value)
     assert "\n" not in message
     for part in parts:
-        assert any(choice in message for choice in part.split("|")), message
+        assert part in message
 
 
 def test_categories_are_at_most_fifty_texts(save):
@@ -468,10 +469,10 @@ def graph_weights(task):
 
 @pytest.fixture
 def save_model(tmp_path):
-    def save_model(*layers, name="mine.keras"):
+    def save_model(*layers):
         import tensorflow as tf
 
-        path = str(tmp_path / name)
+        path = str(tmp_path / "mine.keras")
         tf.keras.Sequential(layers).save(path)
         return path
 
@@ -484,23 +485,29 @@ def keras_layers():
     return tf.keras.layers, tf.keras.Input
 
 
-def test_a_keras_file_starts_from_its_weights_also_in_a_graph(save, save_model):
+def test_a_keras_file_starts_from_its_weights_also_in_a_graph(save, tmp_path):
     import tensorflow as tf
 
     layers, entry = keras_layers()
-    path = save_model(entry([5]), layers.Dense(7, "relu"), layers.Dense(2))
-    options = dict(csv=save(make_frame()), **COLUMNS, feature_columns="a,b,mode", model=path)
-    task = csv_file.load(**options)
-    saved = tf.keras.models.load_model(path)
-    for weights in (task.build_keras_model().get_weights(), graph_weights(task)):
-        for mine, theirs in zip(weights, saved.get_weights()):
-            np.testing.assert_array_equal(mine, theirs)
-    assert len(task.build_keras_model().weights) == 4
+    inputs = entry([5])
+    hidden = layers.Dropout(0.5)(layers.LayerNormalization()(layers.Dense(7, "relu")(inputs)))
+    outputs = layers.Dense(2)(layers.concatenate([inputs, hidden]))
+    saved = tf.keras.Model(inputs, outputs)
+    saved.save(tmp_path / "mine.keras")
+    task = csv_file.load(
+        csv=save(make_frame()),
+        **COLUMNS,
+        feature_columns="a,b,mode",
+        model=str(tmp_path / "mine.keras"),
+    )
     x, _ = task.read_client("c0")
     how = task.assets["preprocessing.json"]["normalisation"]
-    np.testing.assert_allclose(
-        task.build_keras_model()(x), saved((x - how["mean"]) / how["scale"]), rtol=1e-3, atol=1e-5
-    )
+    want, logits = saved.get_weights(), saved((x - how["mean"]) / how["scale"])
+    for weights in (task.build_keras_model().get_weights(), graph_weights(task)):
+        assert [w.shape for w in weights] == [w.shape for w in want]
+        for mine, theirs in zip(weights, want):
+            np.testing.assert_array_equal(mine, theirs)
+    np.testing.assert_allclose(task.build_keras_model()(x), logits, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("model", ["mlp", "conv1d"])
@@ -528,10 +535,11 @@ def test_a_keras_file_that_does_not_fit_is_refused(save, save_model, tmp_path):
     refused(save_model(entry([5]), layers.Dense(3)), "[n, 3]", "[n, 2]")
     refused(save_model(entry([5]), layers.Dense(2, "softmax")), "probabilities", "logits")
     refused(save_model(entry([5]), layers.Lambda(lambda x: x[:, :2])), "safe mode", "Lambda")
-    refused(save_model(entry([5]), layers.Dense(2), name="old.h5"), ".keras")
+    fitting = Path(save_model(entry([5]), layers.Dense(2)))
+    refused(str(fitting.rename(tmp_path / "other.h5")), "is no .keras file")
     refused(str(tmp_path / "missing.keras"), "mlp, conv1d", "missing.keras")
     (tmp_path / "text.keras").write_text("no model")
-    refused(str(tmp_path / "text.keras"), ".keras")
+    refused(str(tmp_path / "text.keras"), "is no .keras file")
 
 
 # --- the command line ----------------------------------------------------------------------------
@@ -576,12 +584,11 @@ def test_from_file_to_export_and_no_further_on_a_changed_file(save, tmp_path, ca
     frame = make_frame()
     frame.loc[::5, "b"] = np.nan
     path, output_dir = save(frame), tmp_path / "run"
-    command = [*SMALL, f"--csv={path}", f"--output_dir={output_dir}", "--algorithms=reptile,maml"]
+    command = [*SMALL, f"--csv={path}", f"--output_dir={output_dir}", "--algorithms=reptile"]
     assert run_experiment.main(command) == 0
     config = json.loads((output_dir / "config.json").read_text())
     assert config["data_source"] == "file"
     assert config["task_options"]["csv_sha256"] == table.sha256(path)
-    assert config["hyperparameters"]["maml"]["split"] == "ordered"
 
     home = output_dir / "reptile" / "keras_model"
     how = json.loads((home / "preprocessing.json").read_text())
@@ -639,4 +646,4 @@ def test_phone_and_watch_motion_is_read_window_for_window(save):
     mine = np.char.startswith(client, "s01")
     np.testing.assert_array_equal(read_x, x[mine].astype(np.float32))
     np.testing.assert_array_equal(read_y, y[mine])
-    assert dataclasses.replace(task).split == "random"
+    assert task.split == "random"

@@ -380,7 +380,7 @@ def _label_rows(rows: np.ndarray) -> np.ndarray:
 def _say(num_rows: int, num_examples: int, shape: Sequence[int], fitted: Any, label: Any) -> None:
     """Says what was made of the file: much of it was decided from the values."""
     kind = f"{len(label['classes'])} classes" if "classes" in label else "a quantity"
-    columns = ", ".join(f["column"] + " (text)" * ("categories" in f) for f in fitted)
+    columns = table.listed([f["column"] + " (text)" * ("categories" in f) for f in fitted])
     print(
         f"{num_rows:,} rows make {num_examples:,} examples {list(shape)}; {label['column']!r} is "
         f"{kind}; features: {columns}.",

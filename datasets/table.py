@@ -95,8 +95,14 @@ def check_column(frame: pd.DataFrame, option: str, column: str) -> None:
         return
     names = [str(name) for name in frame.columns]
     close = difflib.get_close_matches(column, names, n=3, cutoff=0.5)
-    hint = f"the closest are {', '.join(map(repr, close))}" if close else f"it has {_some(names)}"
+    hint = f"the closest are {', '.join(map(repr, close))}" if close else f"it has {listed(names)}"
     raise DataError(f"--{option}: the table has no column {column!r}; {hint}.")
+
+
+def listed(names: Sequence[Any], most: int = 12) -> str:
+    """Lists names, not too many."""
+    first = ", ".join(repr(name) for name in names[:most])
+    return first if len(names) <= most else f"{first} and {len(names) - most} more"
 
 
 def row_name(index: int) -> str:
@@ -267,7 +273,7 @@ def encode_label(column: pd.Series, label: Fitted) -> np.ndarray:
     if unseen:
         row = column.index[classes.index(unseen[0])]
         raise DataError(
-            f"Validation or test clients have labels that no training client has: {_some(unseen)} "
+            f"Validation or test clients have labels that no training client has: {listed(unseen)} "
             f"in column {column.name!r}, first in {row_name(row)}. Take those rows out, or train "
             "on more clients (a smaller --num_test_clients)."
         )
@@ -339,9 +345,3 @@ def _finite_numbers(column: pd.Series) -> np.ndarray:
             "leave the cell empty if the value is missing."
         )
     return values
-
-
-def _some(names: Sequence[Any], most: int = 12) -> str:
-    """Lists names, not too many."""
-    listed = ", ".join(repr(name) for name in names[:most])
-    return listed if len(names) <= most else f"{listed} and {len(names) - most} more"

@@ -126,7 +126,10 @@ _FLAGS["Options of data sets"] = [
         _DEFINE[next(iter(takers.values())).kind],
         name,
         None,
-        " ".join(f"{dataset}: {o.help} [{json.dumps(o.default)}]" for dataset, o in takers.items()),
+        " ".join(
+            f"{dataset}: {o.help}{'' if o.default is None else f' [{json.dumps(o.default)}]'}"
+            for dataset, o in takers.items()
+        ),
     )
     for name, takers in _OPTIONS.items()
 ]
@@ -233,9 +236,9 @@ def _configuration(values: dict[str, Any]) -> ExperimentConfig:
     dataset = values["dataset"]
     check_choice("--dataset", dataset, datasets.TASKS)
     check_choice("--data_source", values["data_source"], datasets.DATA_SOURCES[dataset])
-    defaults = datasets.DEFAULTS[dataset]
+    options, defaults = datasets.configure(dataset, _task_options(dataset, values))
     said = {name: value for name, value in values.items() if name not in _NOT_CONFIGURATION}
-    said["task_options"] = _task_options(dataset, values)
+    said["task_options"] = options
     if said["algorithms"] is not None:
         said["algorithms"] = tuple(said["algorithms"])
     if said["adaptation_learning_rates"] is not None:
@@ -316,7 +319,7 @@ def _say_finished(output_dir: Path) -> None:
 
 
 def _run(config: ExperimentConfig, task: datasets.Task, output_dir: Path, seconds: float) -> int:
-    from tff_fedmeta import adaptation, experiment
+    from tff_fedmeta import adaptation, experiment, model_checks
 
     print(f"Configuration: {config.to_json()}")
     print(
@@ -329,7 +332,7 @@ def _run(config: ExperimentConfig, task: datasets.Task, output_dir: Path, second
         with _runtime(config.runtime, output_dir) as context:
             clock = getattr(context, "client_clock", None)
             table = experiment.run(config, task, output_dir, seconds, clock)
-    except adaptation.NothingToMeasureError as error:
+    except (adaptation.NothingToMeasureError, model_checks.ModelError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
     except worker.WorkerError as error:

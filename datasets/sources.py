@@ -60,6 +60,7 @@ class RealData(NamedTuple):
       fetch: Makes sure that they are on this machine, downloading them if need be; raises
         `DataError` if they cannot be had.
       advice: Says what makes them available, as a clause.
+      cached: Whether they are looked for in the cache directory.
     """
 
     about: About
@@ -67,6 +68,7 @@ class RealData(NamedTuple):
     stand_in: str
     fetch: Callable[[], None]
     advice: Callable[[], str]
+    cached: bool = True
 
 
 def choices(about: About) -> tuple[str, ...]:
@@ -110,7 +112,8 @@ def _banner(reason: str, real: RealData) -> str:
         f"Why: {reason}",
         f"It uses EMBEDDED {real.stand_in} instead. Its figures are not comparable with those of "
         f"{real.title}.",
-        f"For the real data, {real.advice()}, or name its directory with --cache_dir. "
+        f"For the real data, {real.advice()}"
+        f"{', or name its directory with --cache_dir' if real.cached else ''}. "
         f"--data_source={real.about.source} refuses to run without them; --data_source=embedded "
         "silences this.",
     ]

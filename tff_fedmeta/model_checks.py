@@ -18,6 +18,10 @@ _INNER_SCOPES = re.compile(
 )
 
 
+class ModelError(ValueError):
+    """The model cannot be trained as it is; the message says why and what to do."""
+
+
 class _Op(NamedTuple):
     """One op of a trace.
 
@@ -35,7 +39,7 @@ class _Op(NamedTuple):
 def refuse_moving_statistics(
     model_fn: Callable[[], tff.learning.models.VariableModel],
 ) -> None:
-    """Raises ValueError if the forward pass of training changes non-trainable weights.
+    """Raises ModelError if the forward pass of training changes non-trainable weights.
 
     Batch normalisation does: its moving averages. Federated learning aggregates trainable weights
     only, so a server's model would keep the averages it began with and be wrong in inference.
@@ -48,7 +52,7 @@ def refuse_moving_statistics(
     }
     layers = {posixpath.dirname(name) or name for name in states}
     if layers:
-        raise ValueError(
+        raise ModelError(
             "Training must leave a model's non-trainable weights alone, as only trainable ones are "
             "learned federatedly, but it changes moving statistics or other state of "
             f"{_listed(layers)}: use a normalisation without them (tf.keras.layers."
@@ -60,7 +64,7 @@ def refuse_moving_statistics(
 def refuse_stochastic_layers(
     model_fn: Callable[[], tff.learning.models.VariableModel],
 ) -> None:
-    """Raises ValueError if the forward pass of training draws random numbers, such as dropout's.
+    """Raises ModelError if the forward pass of training draws random numbers, such as dropout's.
 
     Args:
       model_fn: A no-argument function returning a fresh `tff.learning.models.VariableModel`.
@@ -71,7 +75,7 @@ def refuse_stochastic_layers(
         if _SEED_ATTRIBUTE in op.node.attr or _DRAWS.match(op.node.op)
     }
     if layers:
-        raise ValueError(
+        raise ModelError(
             "Second-order gradients replay each inner step and need it to repeat exactly, but the "
             f"forward pass draws random numbers in {_listed(layers)}: take the layer out (or set "
             "its rate to 0), or use a first-order method, which replays nothing (first_order=True "

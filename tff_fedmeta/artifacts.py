@@ -3,6 +3,7 @@
     OUTPUT_DIR/
       config.json  versions.json  timings.json
       comparison.md  comparison.png                    written last: a run that has it is finished
+      example_client.png                               where the task can draw a client
       ALGORITHM/metrics.csv  checkpoints/  tensorboard/  adaptation_test.json
       ALGORITHM/keras_model/model.keras  metadata.json
 

@@ -190,7 +190,8 @@ def _prepare(
         found = artifacts.find_run(config, output_dir, values["resume"])
         if found is not None and artifacts.is_finished(output_dir):
             return _say_finished(output_dir)
-        if found is not None and config.data_source != found.data_source == "embedded":
+        has_stand_in = datasets.ABOUT[config.dataset].source != "embedded"
+        if has_stand_in and found and config.data_source != found.data_source == "embedded":
             print(
                 f"WARNING: {output_dir} was begun on the EMBEDDED stand-in and continues on it. "
                 "For the real data choose another --output_dir.",
@@ -319,7 +320,7 @@ def _say_finished(output_dir: Path) -> None:
 
 
 def _run(config: ExperimentConfig, task: datasets.Task, output_dir: Path, seconds: float) -> int:
-    from tff_fedmeta import adaptation, experiment, model_checks
+    from tff_fedmeta import adaptation, experiment, model_checks, reporting
 
     print(f"Configuration: {config.to_json()}")
     print(
@@ -339,7 +340,9 @@ def _run(config: ExperimentConfig, task: datasets.Task, output_dir: Path, second
         print(f"Error: {error}\nThe same command continues this run.", file=sys.stderr)
         return 1
     print(f"\n{table}")
-    print(f"Plot: {output_dir / 'comparison.png'}")
+    for plot in ("comparison.png", reporting.EXAMPLE):
+        if (output_dir / plot).exists():
+            print(f"Plot: {output_dir / plot}")
     for algorithm in config.algorithms:
         print(f"Keras model: {output_dir / algorithm / 'keras_model' / 'model.keras'}")
     return 0

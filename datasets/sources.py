@@ -34,7 +34,8 @@ class About(NamedTuple):
     """What `--dataset=help` says of a data set.
 
     Attributes:
-      source: What `--data_source` calls the real data, e.g. "tff".
+      source: What `--data_source` calls the real data, e.g. "tff"; "embedded" where the data that
+        are made on the spot are the real ones.
       clients: Who they are, and how many.
       model: What is trained.
       metric: What is reported.
@@ -73,7 +74,15 @@ class RealData(NamedTuple):
 
 def choices(about: About) -> tuple[str, ...]:
     """Returns what `--data_source` can be for a data set."""
-    return (AUTO, about.source, EMBEDDED)
+    return tuple(dict.fromkeys((AUTO, about.source, EMBEDDED)))
+
+
+def check(data_source: str, about: About) -> None:
+    """Raises DataError unless `--data_source` can be `data_source` for a data set."""
+    if data_source not in choices(about):
+        raise DataError(
+            f"data_source must be one of {', '.join(choices(about))}, but is {data_source!r}."
+        )
 
 
 def choose(data_source: str, real: RealData) -> str:
@@ -86,10 +95,7 @@ def choose(data_source: str, real: RealData) -> str:
     Raises:
       DataError: If there is no such source, or the real data are asked for and cannot be had.
     """
-    if data_source not in choices(real.about):
-        raise DataError(
-            f"data_source must be one of {', '.join(choices(real.about))}, but is {data_source!r}."
-        )
+    check(data_source, real.about)
     if data_source == EMBEDDED:
         return EMBEDDED
     try:

@@ -43,6 +43,11 @@ class Task:
         order of time.
       assets: What the exported model needs beside it, such as a vocabulary: the name of a JSON file
         and its content.
+      plot_client: Draws a client, where one can be drawn, into a plot of every run:
+        `plot_client(axes, client_id, support, before, after)` with Matplotlib's axes, the examples
+        `(x, y)` adapted on, and the model's predictions before and after as functions of x.
+      has_real_data: Whether there are real data that "embedded" ones stand in for. A task that is
+        defined by how its data are made has none.
     """
 
     name: str
@@ -59,6 +64,8 @@ class Task:
     higher_is_better: bool = True
     split: str = "random"
     assets: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    plot_client: Callable[..., None] | None = None
+    has_real_data: bool = True
 
     def model_fn(self) -> tff.learning.models.VariableModel:
         """Builds what TFF trains; everything in it is new at every call."""

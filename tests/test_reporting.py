@@ -17,6 +17,7 @@ TASK = types.SimpleNamespace(
     metric="accuracy",
     higher_is_better=True,
     data_source="embedded",
+    has_real_data=True,
     train_clients=("a", "b", "c"),
     validation_clients=("d",),
     test_clients=("e", "f"),
@@ -122,6 +123,34 @@ def test_data_source_is_in_table_and_title():
     assert "**embedded (synthetic" in reporting.table(CONFIG, TASK, METRICS, RESULTS)
     figure = reporting.plot(CONFIG, TASK, METRICS, RESULTS)
     assert "data source: embedded" in figure.get_suptitle()
+
+
+def test_embedded_data_that_stand_in_for_nothing_are_just_named():
+    task = types.SimpleNamespace(**{**vars(TASK), "has_real_data": False})
+    assert "Data source: **embedded**." in reporting.table(CONFIG, task, METRICS, RESULTS)
+
+
+@pytest.mark.parametrize(
+    ("higher_is_better", "heading", "side"),
+    [
+        (True, "never trained on\n", "above"),
+        (False, "never trained on (lower is better)\n", "below"),
+    ],
+)
+def test_table_and_plot_say_which_way_is_better(higher_is_better, heading, side):
+    task = types.SimpleNamespace(**{**vars(TASK), "higher_is_better": higher_is_better})
+    assert heading in reporting.table(CONFIG, task, METRICS, RESULTS)
+    figure = reporting.plot(CONFIG, task, METRICS, RESULTS)
+    assert f"{side} the line adaptation helped" in figure.axes[3].get_title()
+
+
+def test_example_client_is_drawn_by_the_task_once_for_every_algorithm(tmp_path):
+    calls = []
+    task = types.SimpleNamespace(plot_client=lambda *arguments: calls.append(arguments))
+    reporting.write_example(task, "e", {"reptile": (1, 2, 3), "fedavg": (4, 5, 6)}, tmp_path)
+    assert [call[1:] for call in calls] == [("e", 1, 2, 3), ("e", 4, 5, 6)]
+    assert [call[0].get_title() for call in calls] == ["reptile", "fedavg"]
+    assert (tmp_path / "example_client.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_plot_shows_every_curve_at_its_place():

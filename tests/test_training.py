@@ -62,6 +62,19 @@ def test_rows_after_the_last_checkpoint_are_replaced(process, tmp_path):
     )
 
 
+def test_a_checkpoint_has_the_rows_that_led_to_it(process, tmp_path):
+    def interrupted(round_num):
+        if round_num == 4:
+            raise KeyboardInterrupt
+        return clients_of_round(round_num)
+
+    with pytest.raises(KeyboardInterrupt):
+        training.train(process, interrupted, 5, directory=tmp_path, rounds_per_checkpoint=2)
+    assert pd.read_csv(tmp_path / "metrics.csv")["round"].tolist() == [1, 2]
+    training.train(process, clients_of_round, 5, directory=tmp_path, rounds_per_checkpoint=2)
+    assert pd.read_csv(tmp_path / "metrics.csv")["round"].tolist() == [1, 2, 3, 4, 5]
+
+
 def test_evaluations_are_in_the_rows_of_their_rounds(process, tmp_path):
     training.train(
         process,

@@ -4,6 +4,7 @@
       config.json  versions.json  timings.json
       vocabulary.json or whatever else a task has to be used with
       comparison.md  comparison.png                    written last: a run that has it is finished
+      example_client.png                               where the task can draw a client
       ALGORITHM/metrics.csv  checkpoints/  tensorboard/  adaptation_test.json
       ALGORITHM/keras_model/model.keras  metadata.json
 

@@ -18,6 +18,7 @@ from tff_fedmeta import (
     artifacts,
     baselines,
     client_data,
+    example_client,
     export,
     reporting,
     training,
@@ -71,7 +72,7 @@ def run(
     }
     phases = ("training", "client_work", "evaluation", "export")
     timings: dict[str, Any] = {"data": data_seconds, **{phase: {} for phase in phases}}
-    predictions = {}
+    predictions, drawn = {}, {}
     x = _probe_inputs(task.input_spec[0])
     for algorithm in config.algorithms:
         directory = output_dir / algorithm
@@ -92,6 +93,13 @@ def run(
             metrics["evaluation_seconds"].sum() + time.perf_counter() - start
         )
 
+        if task.plot_client is not None:
+            # The first that can be split, which is the same one for every algorithm.
+            client = adapted["clients"][0]["client_id"]
+            drawn[algorithm] = example_client.adapt(
+                config, task, weights, read(client), client, adapted["chosen"]
+            )
+
         start = time.perf_counter()
         home = directory / "keras_model"
         model = _export(config, task, algorithm, weights, adapted["chosen"], home)
@@ -101,6 +109,8 @@ def run(
     export.verify(predictions, x)
     timings["export"]["verification"] = time.perf_counter() - start
     artifacts.write_json(output_dir / "timings.json", timings)
+    if drawn:
+        reporting.write_example(task, client, drawn, output_dir)
     return reporting.write_comparison(config, task, output_dir)
 
 

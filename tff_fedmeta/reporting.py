@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from matplotlib.ticker import MaxNLocator
 from tff_fedmeta import artifacts
 from tff_fedmeta.config import ExperimentConfig
 
-_SOURCES_IN_WORDS = {"embedded": "embedded (synthetic, not comparable with published figures)"}
+EXAMPLE = "example_client.png"
+_STAND_IN = "embedded (synthetic, not comparable with published figures)"
 # What Reptile's hyperparameters mean where they are not FedAvg's.
 _IN_WORDS = {
     ("server_decay", True): "its server step falls linearly to 0 over the run",
@@ -32,13 +34,39 @@ def write_comparison(config: ExperimentConfig, task: Any, output_dir: Path) -> s
         name: json.loads((output_dir / name / "adaptation_test.json").read_text())
         for name in config.algorithms
     }
-    figure = plot(config, task, metrics, adapted)
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=120)
-    artifacts.write_bytes(output_dir / "comparison.png", image.getvalue())
+    _write_figure(output_dir / "comparison.png", plot(config, task, metrics, adapted))
     text = table(config, task, metrics, adapted)
     artifacts.write_text(output_dir / artifacts.COMPARISON, text)
     return text
+
+
+def write_example(
+    task: Any,
+    client_id: str,
+    drawn: Mapping[str, Sequence[Any]],
+    output_dir: Path,
+) -> None:
+    """Writes `example_client.png`: a client as each algorithm adapts to it, drawn by the task.
+
+    Args:
+      task: The `datasets.Task`, which has a `plot_client`.
+      client_id: The client.
+      drawn: For each algorithm, an `example_client.ExampleClient`.
+      output_dir: Where the file goes.
+    """
+    figure = Figure(figsize=(5.5 * len(drawn), 4.5), layout="constrained")
+    figure.suptitle(f"{client_id}, a client never trained on")
+    every = figure.subplots(1, len(drawn), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, (algorithm, client) in zip(every, drawn.items()):
+        task.plot_client(axes, client_id, *client)
+        axes.set_title(algorithm)
+    _write_figure(output_dir / EXAMPLE, figure)
+
+
+def _write_figure(path: Path, figure: Figure) -> None:
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=120)
+    artifacts.write_bytes(path, image.getvalue())
 
 
 def read_metrics(directory: Path) -> pd.DataFrame:
@@ -56,10 +84,12 @@ def table(
     rows = {name: _row(metrics[name], adapted[name]) for name in config.algorithms}
     frame = pd.DataFrame.from_dict(rows, orient="index")
     some = next(iter(adapted.values()))
+    stands_in = task.data_source == "embedded" and task.has_real_data
     lines = [
-        f"# {config.dataset}: {task.metric} on clients never trained on",
+        f"# {config.dataset}: {task.metric} on clients never trained on"
+        f"{'' if task.higher_is_better else ' (lower is better)'}",
         "",
-        f"Data source: **{_SOURCES_IN_WORDS.get(task.data_source, task.data_source)}**. "
+        f"Data source: **{_STAND_IN if stands_in else task.data_source}**. "
         f"{len(task.train_clients)} training, {len(task.validation_clients)} validation and "
         f"{len(task.test_clients)} test clients; the figures are over the {len(some['clients'])} "
         "test clients that can be split, each counting the same.",
@@ -156,7 +186,7 @@ def plot(
     metrics: dict[str, pd.DataFrame],
     adapted: dict[str, dict[str, Any]],
 ) -> Figure:
-    """Draws learning curves, accuracy against adaptation steps, and every client's change."""
+    """Draws learning curves, the metric against adaptation steps, and every client's change."""
     # An object of its own instead of pyplot's global state: no display is needed.
     figure = Figure(figsize=(16, 9.5), layout="constrained")
     (rounds_axes, budget_axes), (steps_axes, clients_axes) = figure.subplots(2, 2)

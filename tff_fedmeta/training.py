@@ -12,10 +12,12 @@ import pandas as pd
 import tensorflow_federated as tff
 import tqdm
 
-from tff_fedmeta import client_data
+from tff_fedmeta import artifacts, client_data
 
 # What the progress bar shows -> the column it comes from.
 _SHOWN = {"loss": "train/loss", "accuracy": "train/accuracy", "seconds": "seconds"}
+
+_ROWS = "metrics.csv"
 
 
 def train(
@@ -41,6 +43,7 @@ def train(
       clients_of_round: Round number, from 1 -> the clients' datasets.
       rounds: Rounds altogether, those before the checkpoint included.
       directory: Where `metrics.csv`, `checkpoints/` and `tensorboard/` go; None keeps nothing.
+        `metrics.csv` is written with each checkpoint.
       title: What the progress bar calls it.
       labels: Constant columns of `metrics.csv`.
       evaluate: The model's weights -> named figures, added to the row of their round.
@@ -97,38 +100,45 @@ def _times(client_clock: Optional[Callable[[], float]]) -> dict[str, float]:
 
 
 class _Records:
-    """The rows and checkpoints of one algorithm, kept by TFF's managers; no directory, nothing."""
+    """The rows and checkpoints of one algorithm; no directory, nothing."""
 
     def __init__(self, directory: Optional[Path]):
         # A loop of its own: `asyncio.run` would take the thread's away, which TFF's loops need.
         self._loop = asyncio.new_event_loop()
-        self._states = None
-        self._managers: list[tff.program.ReleaseManager] = []
+        self._directory = directory
+        self._rows: list[Mapping[str, Any]] = []
         if directory is not None:
             self._states = tff.program.FileProgramStateManager(
                 directory / "checkpoints", prefix="round_", keep_total=2, keep_first=False
             )
-            # Written whole every time: a kill amid an append would leave half a row.
-            rows = tff.program.CSVFileReleaseManager(
-                directory / "metrics.csv", tff.program.CSVSaveMode.WRITE, key_fieldname="round"
-            )
-            board = tff.program.TensorBoardReleaseManager(directory / "tensorboard")
-            self._managers = [rows, board]
+            self._board = tff.program.TensorBoardReleaseManager(directory / "tensorboard")
 
     def latest(self, initial_state: Any) -> tuple[Any, int]:
         """Returns the last checkpoint and its round, or the initial state and 0."""
-        if self._states is None:
+        if self._directory is None:
             return initial_state, 0
         state, version = self._loop.run_until_complete(self._states.load_latest(initial_state))
-        return (initial_state, 0) if state is None else (state, version)
+        if state is None:
+            return initial_state, 0
+        rows = pd.read_csv(self._directory / _ROWS, float_precision="round_trip")
+        self._rows = rows[rows["round"] <= version].to_dict("records")
+        return state, version
 
     def add_row(self, row: Mapping[str, Any], round_num: int) -> None:
-        """Adds a round's row, in the place of those of this and later rounds."""
-        for manager in self._managers:
-            self._loop.run_until_complete(manager.release(row, round_num))
+        """Adds a round's row, which is in the file from the next checkpoint on."""
+        if self._directory is not None:
+            self._rows.append({"round": round_num, **row})
+            self._loop.run_until_complete(self._board.release(row, round_num))
 
     def add_checkpoint(self, state: Any, round_num: int) -> None:
-        if self._states is not None:
+        """Keeps a state, and before it the rows that led to it.
+
+        The file is written whole, as TFF's manager of such files would do for every row: a kill
+        amid an append would leave half a row.
+        """
+        if self._directory is not None:
+            text = pd.DataFrame(self._rows).to_csv(index=False)
+            artifacts.write_text(self._directory / _ROWS, text)
             self._loop.run_until_complete(self._states.save(state, round_num))
 
     def close(self) -> None:

@@ -37,7 +37,7 @@ _STAND_IN_SIZES = {"sequence_length": 40, "embedding_size": 8, "lstm_size": 48, 
 
 DEFAULTS: dict[str, Any] = {
     "algorithms": ("reptile", "fedavg"),
-    "rounds": 100,
+    "rounds": 80,
     "clients_per_round": 10,
     "batch_size": 4,
     "inner_epochs": 1,

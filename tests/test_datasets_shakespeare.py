@@ -10,6 +10,7 @@ from tff_files import write_clients
 
 import run_experiment
 from datasets import TASKS, DataError, embedded_text, shakespeare
+from tff_fedmeta import runtime
 
 SHARED = Path(__file__).parent.parent / "../shared/data"
 SPEECHES = ["To be, or not to be", "Words,\nwords.", "é"]
@@ -187,7 +188,9 @@ def test_embedded_roles_have_an_accent_and_say_what_they_would_write():
 # --- whole runs -------------------------------------------------------------------------------
 
 
-def test_run_on_tffs_file_exports_the_vocabulary_and_a_model_for_plain_keras(cache, tmp_path):
+def test_run_on_tffs_file_exports_the_vocabulary_and_a_model_for_plain_keras(
+    cache, tmp_path, monkeypatch
+):
     import tensorflow as tf
 
     arguments = [
@@ -206,6 +209,7 @@ def test_run_on_tffs_file_exports_the_vocabulary_and_a_model_for_plain_keras(cac
         "--adaptation_steps=1",
         "--adaptation_learning_rates=0.1",
     ]
+    monkeypatch.setattr(runtime, "usable_cores", lambda: 1)  # each prepares graphs for itself
     assert run_experiment.main(arguments) == 0
     home = tmp_path / "fedavg" / "keras_model"
     tokens = json.loads((home / "vocabulary.json").read_text())

@@ -11,6 +11,7 @@ from tff_files import post, write_clients
 
 import run_experiment
 from datasets import DEFAULTS, TASKS, DataError, embedded_text, stackoverflow, tff_cache
+from tff_fedmeta import runtime
 from tff_fedmeta.hyperparameters import HYPERPARAMETERS, resolve
 
 SHARED = Path(__file__).parent.parent / "../shared/data"
@@ -354,7 +355,7 @@ def test_stand_in_takes_sizes_that_are_given():
 
 
 def test_run_on_tffs_file_writes_the_vocabulary_and_a_model_for_plain_keras(
-    cache, tmp_path, capsys
+    cache, tmp_path, monkeypatch, capsys
 ):
     import tensorflow as tf
 
@@ -374,6 +375,7 @@ def test_run_on_tffs_file_writes_the_vocabulary_and_a_model_for_plain_keras(
         "--adaptation_steps=1",
         "--adaptation_learning_rates=0.1",
     ]
+    monkeypatch.setattr(runtime, "usable_cores", lambda: 1)  # each prepares graphs for itself
     assert run_experiment.main(arguments) == 0
     home = tmp_path / "reptile" / "keras_model"
     names = json.loads((home / "vocabulary.json").read_text())

@@ -71,7 +71,7 @@ def test_a_hyperparameter_that_an_algorithm_does_not_have_is_refused(algorithm, 
         resolve(algorithm, {}, {name: "1"})
 
 
-@pytest.mark.parametrize("kind", set(hyperparameters.HYPERPARAMETERS.values()))
+@pytest.mark.parametrize("kind", dict.fromkeys(hyperparameters.HYPERPARAMETERS.values()))
 def test_no_algorithm_takes_a_negative_rate(kind):
     rates = [f.name for f in dataclasses.fields(kind) if f.name.endswith(("_rate", "_strength"))]
     assert "server_learning_rate" in rates

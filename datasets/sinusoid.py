@@ -49,12 +49,19 @@ DEFAULTS: dict[str, Any] = {
     "inner_steps": 20,
     "support_fraction": 0.5,
     "adaptation_steps": 5,
-    "adaptation_learning_rates": (0.01, 0.02, 0.03),
+    "adaptation_learning_rates": (0.005, 0.01, 0.02),
     "rounds_per_evaluation": 100,
     "rounds_per_checkpoint": 100,
     "hyperparameters": {
         "reptile": {"inner_learning_rate": 0.02},
         **{name: _META_GRADIENTS for name in ("fomaml", "maml", "meta_sgd", "anil")},
+        "per_fedavg": {
+            "inner_learning_rate": 0.01,
+            "meta_learning_rate": 0.01,
+            "local_meta_steps": 10,
+            "first_order": True,
+            "server_decay": True,
+        },
         "fedavg": {"inner_learning_rate": 0.02},
         "fedprox": {"inner_learning_rate": 0.02},
         "fedsgd": {

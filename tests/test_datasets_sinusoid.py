@@ -53,7 +53,7 @@ def test_clients_have_the_structure_that_the_task_says(task):
     x, y = task.read_client("test_00007")
     for array, spec in zip((x, y), task.input_spec):
         assert (array.shape, array.dtype) == ((20, 1), spec.dtype.as_numpy_dtype)
-        assert spec.is_compatible_with(array)
+        assert spec.shape.is_compatible_with(array.shape)
     every = np.concatenate([task.read_client(c)[0] for c in task.validation_clients])
     assert -5 <= every.min() < -4.9 and 4.9 < every.max() <= 5
 
@@ -134,12 +134,13 @@ class Drawn:
 
 
 PLOT_CLIENT = sinusoid.plot_client
-ALGORITHMS = ("reptile", "meta_sgd", "fedsgd")
+ALGORITHMS = ("reptile", "meta_sgd")  # one adapts with learnt rates
 SHORT = [
     f"--algorithms={','.join(ALGORITHMS)}",
     "--rounds=20",
     "--clients_per_round=4",
     "--inner_steps=3",
+    "--adaptation_learning_rates=0.01",
     "--num_test_clients=40",
     "--rounds_per_evaluation=20",
     "--rounds_per_checkpoint=10",
@@ -218,7 +219,7 @@ def test_table_says_that_lower_is_better_and_names_no_stand_in(finished):
 def test_exported_model_adapts_with_plain_keras(finished, task):
     import tensorflow as tf
 
-    model = tf.keras.models.load_model(finished / "fedsgd" / "keras_model" / "model.keras")
+    model = tf.keras.models.load_model(finished / "reptile" / "keras_model" / "model.keras")
     x, y = task.read_client("test_00001")
     losses = model.fit(x, y, batch_size=20, epochs=5, verbose=0).history
     assert losses["loss"][-1] < losses["loss"][0]

@@ -10,8 +10,8 @@ import tensorflow_federated as tff
 from tff_fedmeta import algorithms, client_model, hyperparameters, minibatches
 from tff_fedmeta.client_model import ModelFn
 
-# How TFF's clients walk their batches. Its other way, a reduction of the dataset, has TensorFlow
-# prepare the step anew for every client: for a small model several times as long as training it.
+# How TFF's clients walk their batches: the same steps as with its default, which prepares the graph
+# of a step anew for every client, a second for an LSTM.
 _LOOP = tff.learning.LoopImplementation.DATASET_ITERATOR
 
 
@@ -158,9 +158,9 @@ def build_fedsgd(
     process = tff.learning.algorithms.build_fed_sgd(
         model_fn,
         server_optimizer_fn=server_optimizer or tff.learning.optimizers.build_sgdm(0.1),
-        loop_implementation=_LOOP,
         model_aggregator=algorithms.taking_weights(model_aggregator),
         metrics_aggregator=metrics_aggregator,
+        loop_implementation=_LOOP,
     )
     return _for_one_element_clients(model_fn, process, batch_size, False, budget)
 
@@ -192,8 +192,8 @@ def _build_fedavg(
     process = tff.learning.algorithms.build_weighted_fed_avg(
         model_fn,
         client_optimizer_fn=build_client_optimizer(inner_learning_rate),
-        loop_implementation=_LOOP,
         model_aggregator=algorithms.taking_weights(model_aggregator),
+        loop_implementation=_LOOP,
         **options,
     )
     return _for_one_element_clients(model_fn, process, batch_size, shuffle, budget)

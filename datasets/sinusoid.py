@@ -42,8 +42,8 @@ _META_GRADIENTS = {
 
 # What a run on this data set starts from, where nothing else is asked for.
 DEFAULTS: dict[str, Any] = {
-    "algorithms": ("reptile", "maml", "fedsgd"),
-    "rounds": 1000,
+    "algorithms": ("reptile", "fedsgd"),
+    "rounds": 800,
     "clients_per_round": 10,
     "batch_size": 10,
     "inner_steps": 20,

@@ -79,6 +79,12 @@ _FLAGS: dict[str, list[tuple[Any, str, Any, str]]] = {
         ),
         (flags.DEFINE_integer, "adaptation_steps", None, "The most steps to adapt for, >= 0."),
         (
+            flags.DEFINE_integer,
+            "adaptation_batch_size",
+            None,
+            "Examples in a step of adaptation, >= 1; that of training, where nothing else is said.",
+        ),
+        (
             flags.DEFINE_list,
             "adaptation_learning_rates",
             None,

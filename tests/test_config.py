@@ -40,6 +40,7 @@ OTHER_VALUES = dict(
     seed=1,
     support_fraction=0.6,
     adaptation_steps=0,
+    adaptation_batch_size=22,
     adaptation_learning_rates=(0.01,),
     num_test_clients=7,
     rounds_per_evaluation=6,
@@ -54,6 +55,8 @@ def test_the_user_is_over_the_defaults():
         {"reptile": {"server_decay": "false"}}, rounds=7, batch_size=None, algorithms=("reptile",)
     )
     assert (said.rounds, said.batch_size, said.seed) == (7, 20, 0)
+    assert said.adaptation_batch_size == 20
+    assert make_config(adaptation_batch_size=5).adaptation_batch_size == 5
     assert list(said.hyperparameters) == ["reptile"]
     assert said.hyperparameters["reptile"]["inner_learning_rate"] == 0.03
     assert said.hyperparameters["reptile"]["server_decay"] is False
@@ -128,6 +131,7 @@ def test_a_missing_or_an_unknown_field_is_refused():
         ({"rounds": 0}, "rounds must be >= 1, but is 0"),
         ({"clients_per_round": 0}, "clients_per_round must be >= 1"),
         ({"batch_size": 0}, "batch_size must be >= 1"),
+        ({"adaptation_batch_size": 0}, "adaptation_batch_size must be >= 1"),
         ({"inner_epochs": 0}, "inner_epochs must be >= 1"),
         ({"inner_steps": 0}, "inner_steps must be >= 1"),
         ({"num_test_clients": 0}, "num_test_clients must be >= 1"),

@@ -24,6 +24,7 @@ SMALL = [
     "--rounds=3",
     "--clients_per_round=2",
     "--batch_size=4",
+    "--adaptation_batch_size=3",
     "--adaptation_steps=2",
     "--adaptation_learning_rates=0.02,0.05",
     "--rounds_per_evaluation=2",
@@ -150,7 +151,7 @@ def test_metadata_says_how_to_adapt(finished):
         "algorithm": "fedavg",
         "dataset": "emnist",
         "data_source": "tff",
-        "adaptation": {**chosen, "batch_size": 4},
+        "adaptation": {**chosen, "batch_size": 3},
         "config_hash": config.hash,
     }
 

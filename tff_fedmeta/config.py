@@ -28,12 +28,13 @@ class ExperimentConfig:
       hyperparameters: For each algorithm, its dataclass of `hyperparameters.py` as a dict.
       rounds: Rounds of training, >= 1.
       clients_per_round: Clients in a round's cohort, >= 1.
-      batch_size: Examples in a local step, in training and adaptation, >= 1.
+      batch_size: Examples in a local step of training, >= 1.
       inner_epochs: Local epochs of training, >= 1, or None if `inner_steps` is given.
       inner_steps: Local steps of training, >= 1, or None.
       seed: From which everything random derives, >= 0.
       support_fraction: The share of a client's examples that adaptation learns from, in (0, 1).
       adaptation_steps: The most steps of adaptation, >= 0.
+      adaptation_batch_size: Examples in a step of adaptation, >= 1.
       adaptation_learning_rates: The rates of adaptation to choose from, each > 0.
       num_test_clients: How many clients are held out for the test; None is the task's share.
       rounds_per_evaluation: Rounds between evaluations on validation clients, >= 1.
@@ -52,6 +53,7 @@ class ExperimentConfig:
     inner_steps: Optional[int]
     support_fraction: float
     adaptation_steps: int
+    adaptation_batch_size: int
     adaptation_learning_rates: tuple[float, ...]
     rounds_per_evaluation: int
     rounds_per_checkpoint: int
@@ -63,7 +65,7 @@ class ExperimentConfig:
     runtime: str = "local"
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "clients_per_round", "batch_size"):
+        for name in ("rounds", "clients_per_round", "batch_size", "adaptation_batch_size"):
             hyperparameters.check_count(name, getattr(self, name), 1)
         for name in ("rounds_per_evaluation", "rounds_per_checkpoint"):
             hyperparameters.check_count(name, getattr(self, name), 1)
@@ -119,6 +121,7 @@ class ExperimentConfig:
         """
         said = {name: value for name, value in values.items() if value is not None}
         merged = {**defaults, **said}
+        merged.setdefault("adaptation_batch_size", merged["batch_size"])
         # One of the two ways to say how long clients train replaces the default of the other.
         for name, other in (("inner_epochs", "inner_steps"), ("inner_steps", "inner_epochs")):
             merged.setdefault(name, None)

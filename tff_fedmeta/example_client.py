@@ -50,7 +50,7 @@ def adapt(
     plan = minibatches.plan_minibatches(
         sides.num_support,
         seed,
-        batch_size=config.batch_size,
+        batch_size=config.adaptation_batch_size,
         inner_steps=config.adaptation_steps,  # not those chosen: orders depend on their number
     )
 

@@ -204,7 +204,7 @@ def build_evaluators(
             task.model_fn,
             inner_learning_rate=rate or 0.0,
             inner_steps=config.adaptation_steps,
-            batch_size=config.batch_size,
+            batch_size=config.adaptation_batch_size,
             support_fraction=config.support_fraction,
             split=task.split,
             learned_rates=learned_rates,
@@ -313,7 +313,7 @@ def _probe_inputs(spec: tf.TensorSpec) -> np.ndarray:
 def _export(config, task, algorithm, weights, chosen, directory) -> tf.keras.Model:
     """Writes the trained Keras model with what is needed to adapt it, and returns it."""
     model, rates = task.build_keras_model(), None
-    how: dict[str, Any] = {**chosen, "batch_size": config.batch_size}
+    how: dict[str, Any] = {**chosen, "batch_size": config.adaptation_batch_size}
     learns_rates = algorithm in algorithms.LEARN_RATES
     export.to_keras(model, weights, learned_rates=learns_rates)
     if learns_rates:

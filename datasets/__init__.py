@@ -6,7 +6,7 @@ Importing this package imports no TensorFlow, so that `--help` answers at once.
 from collections.abc import Mapping
 from typing import Any, Callable
 
-from datasets import csv_file, emnist, shakespeare, sinusoid, stackoverflow
+from datasets import csv_file, emnist, movielens, omniglot, shakespeare, sinusoid, stackoverflow
 from datasets.sources import About, Option, choices
 from datasets.task import DataError, Task
 
@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 # Each has NAME, load() -> Task, the DEFAULTS and OPTIONS of a run on it, and what there is to know.
-_MODULES = (emnist, stackoverflow, shakespeare, csv_file, sinusoid)
+_MODULES = (emnist, stackoverflow, shakespeare, omniglot, movielens, csv_file, sinusoid)
 
 TASKS: dict[str, Callable[..., Task]] = {module.NAME: module.load for module in _MODULES}
 DEFAULTS: dict[str, dict[str, Any]] = {module.NAME: module.DEFAULTS for module in _MODULES}

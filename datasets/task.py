@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,23 @@ TEST_FRACTION = 0.15
 
 class DataError(ValueError):
     """A problem with data that one sentence explains to the user."""
+
+
+class Measures(NamedTuple):
+    """What a task measures test clients by beside its metric, in a table of its own.
+
+    Attributes:
+      of_client: `of_client(support, query, before, after, seed)` returns, for one client, the named
+        figures of each way to predict: {"before": {"name": figure, ...}, "after": the same}, and
+        of whatever these are to be compared with, which is the same for every algorithm. A figure
+        that a client does not have is left out. `support` and `query` are its examples `(x, y)`,
+        `before` and `after` the model's predictions as functions of x, and `seed` an integer >= 0
+        for what is random.
+      explanation: What the names mean, in Markdown.
+    """
+
+    of_client: Callable[..., Mapping[str, Mapping[str, float]]]
+    explanation: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +63,7 @@ class Task:
       plot_client: Draws a client, where one can be drawn, into a plot of every run:
         `plot_client(axes, client_id, support, before, after)` with Matplotlib's axes, the examples
         `(x, y)` adapted on, and the model's predictions before and after as functions of x.
+      measures: What else test clients are measured by, if anything.
       has_real_data: Whether there are real data that "embedded" ones stand in for. A task that is
         defined by how its data are made has none.
     """
@@ -65,6 +83,7 @@ class Task:
     split: str = "random"
     assets: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     plot_client: Callable[..., None] | None = None
+    measures: Measures | None = None
     has_real_data: bool = True
 
     def model_fn(self) -> tff.learning.models.VariableModel:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import datasets
-from tff_fedmeta import adaptation, reporting
+from tff_fedmeta import adaptation, example_client, reporting
 from tff_fedmeta.config import ExperimentConfig
 
 CONFIG = ExperimentConfig.from_defaults("emnist", datasets.DEFAULTS["emnist"], {}, {})
@@ -18,6 +18,7 @@ TASK = types.SimpleNamespace(
     higher_is_better=True,
     data_source="embedded",
     has_real_data=True,
+    measures=None,
     train_clients=("a", "b", "c"),
     validation_clients=("d",),
     test_clients=("e", "f"),
@@ -147,7 +148,11 @@ def test_table_and_plot_say_which_way_is_better(higher_is_better, heading, side)
 def test_example_client_is_drawn_by_the_task_once_for_every_algorithm(tmp_path):
     calls = []
     task = types.SimpleNamespace(plot_client=lambda *arguments: calls.append(arguments))
-    reporting.write_example(task, "e", {"reptile": (1, 2, 3), "fedavg": (4, 5, 6)}, tmp_path)
+    drawn = {
+        "reptile": example_client.ExampleClient(1, 0, 2, 3),
+        "fedavg": example_client.ExampleClient(4, 0, 5, 6),
+    }
+    reporting.write_example(task, "e", drawn, tmp_path)
     assert [call[1:] for call in calls] == [("e", 1, 2, 3), ("e", 4, 5, 6)]
     assert [call[0].get_title() for call in calls] == ["reptile", "fedavg"]
     assert (tmp_path / "example_client.png").read_bytes().startswith(b"\x89PNG")

@@ -6,6 +6,7 @@
       comparison.md  comparison.png                    written last: a run that has it is finished
       example_client.png                               where the task can draw a client
       ALGORITHM/metrics.csv  checkpoints/  tensorboard/  adaptation_test.json
+      ALGORITHM/measures_test.json                     where the task has measures of its own
       ALGORITHM/keras_model/model.keras  metadata.json
 
 Importing this needs no TensorFlow.

@@ -1,4 +1,4 @@
-"""One client before and after adapting, for a picture of it."""
+"""Single clients before and after adapting, for pictures of them and measures of the task's own."""
 
 from typing import Any, Callable, NamedTuple
 
@@ -12,56 +12,77 @@ Predict = Callable[[Any], np.ndarray]  # inputs [n, ...] -> the model's outputs 
 
 
 class ExampleClient(NamedTuple):
-    """A client as `datasets.Task.plot_client` takes it.
+    """A client as `datasets.Task.plot_client` and `datasets.task.Measures.of_client` take it.
 
     Attributes:
       support: The examples that were adapted on, (x, y).
+      query: The other ones, (x, y).
       before: Predicts with the trained weights.
       after: Predicts with the weights adapted on `support`.
     """
 
     support: tuple[Any, Any]
+    query: tuple[Any, Any]
     before: Predict
     after: Predict
 
 
-def adapt(
-    config: ExperimentConfig,
-    task: Any,
-    weights: Any,
-    examples: client_data.Arrays,
-    client_id: str,
-    chosen: dict[str, Any],
-) -> ExampleClient:
-    """Adapts to a client as the evaluation does, with the same split and the same steps.
+def build_adapter(
+    config: ExperimentConfig, task: Any, weights: Any, chosen: dict[str, Any]
+) -> Callable[[client_data.Arrays, str], ExampleClient]:
+    """Returns what adapts to a client as the evaluation does, with the same split and steps.
 
     Args:
       config: The experiment's configuration.
       task: The `datasets.Task`.
       weights: The trained `ModelWeights`, with the learnt rates behind them if there are.
-      examples: The client's `(x, y)`, large enough to split.
-      client_id: Its id.
       chosen: {"inner_learning_rate", "steps"} of adaptation; the rate None stands for learnt ones.
-    """
-    seed = tf.constant(client_data.stream_seed(config.seed, "adaptation", client_id), tf.int64)
-    sides = support_query.split_support_query(
-        examples, seed, support_fraction=config.support_fraction, split=task.split
-    )
-    plan = minibatches.plan_minibatches(
-        sides.num_support,
-        seed,
-        batch_size=config.adaptation_batch_size,
-        inner_steps=config.adaptation_steps,  # not those chosen: orders depend on their number
-    )
 
-    def predict_after(steps: int) -> Predict:
-        model = task.model_fn()
-        rates = client_model.assign_weights(model, weights)
-        rule = inner_loop.SGD(rates or float(chosen["inner_learning_rate"]))
+    Returns:
+      A function from the client's `(x, y)`, large enough to split, and its id. All clients share
+      one model, into which a prediction puts the weights that it is made with.
+    """
+    model = task.model_fn()
+    rates = client_model.assign_weights(model, weights)
+    rule = inner_loop.SGD(rates or float(chosen["inner_learning_rate"]))
+    trained = [tf.identity(variable) for variable in model.trainable_variables]
+    x_spec, y_spec = task.input_spec
+
+    # Both are traced once for all clients.
+    @tf.function(input_signature=[x_spec])
+    def forward(x: tf.Tensor) -> tf.Tensor:
+        return model.predict_on_batch(x, training=False)
+
+    @tf.function(input_signature=[x_spec, y_spec, tf.TensorSpec([2], tf.int64)])
+    def adapt(x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor) -> Any:
+        sides = support_query.split_support_query(
+            (x, y), seed, support_fraction=config.support_fraction, split=task.split
+        )
+        plan = minibatches.plan_minibatches(
+            sides.num_support,
+            seed,
+            batch_size=config.adaptation_batch_size,
+            inner_steps=config.adaptation_steps,  # not those chosen: orders depend on their number
+        )
+        for variable, value in zip(model.trainable_variables, trained):
+            variable.assign(value)
         state = rule.initialize(model.trainable_variables)
         support = client_model.as_batch(model, *sides.support)
-        inner_loop.train(model, support, plan, rule, state, 0, steps)
-        return lambda x: np.asarray(model.predict_on_batch(x, training=False))
+        inner_loop.train(model, support, plan, rule, state, tf.constant(0), chosen["steps"])
+        return sides.support, sides.query, [v.read_value() for v in model.trainable_variables]
 
-    support = tf.nest.map_structure(np.asarray, sides.support)
-    return ExampleClient(support, predict_after(0), predict_after(chosen["steps"]))
+    def predict_with(values: list[tf.Tensor]) -> Predict:
+        def predict(x: Any) -> np.ndarray:
+            for variable, value in zip(model.trainable_variables, values):
+                variable.assign(value)
+            return np.asarray(forward(x))
+
+        return predict
+
+    def adapt_to(examples: client_data.Arrays, client_id: str) -> ExampleClient:
+        seed = client_data.stream_seed(config.seed, "adaptation", client_id)
+        support, query, adapted = adapt(*examples, tf.constant(seed, tf.int64))
+        sides = tf.nest.map_structure(np.asarray, (support, query))
+        return ExampleClient(*sides, predict_with(trained), predict_with(adapted))
+
+    return adapt_to

@@ -20,6 +20,7 @@ from tff_fedmeta import (
     client_data,
     example_client,
     export,
+    measures,
     reporting,
     training,
 )
@@ -93,12 +94,16 @@ def run(
             metrics["evaluation_seconds"].sum() + time.perf_counter() - start
         )
 
+        adapt_to = example_client.build_adapter(config, task, weights, adapted["chosen"])
+        if task.measures is not None:
+            ids = [client["client_id"] for client in adapted["clients"]]
+            clients = ((client_id, adapt_to(read(client_id), client_id)) for client_id in ids)
+            measured = measures.measure(task.measures.of_client, clients, config.seed)
+            artifacts.write_json(directory / measures.FILE, measured)
         if task.plot_client is not None:
             # The first that can be split, which is the same one for every algorithm.
             client = adapted["clients"][0]["client_id"]
-            drawn[algorithm] = example_client.adapt(
-                config, task, weights, read(client), client, adapted["chosen"]
-            )
+            drawn[algorithm] = adapt_to(read(client), client)
 
         start = time.perf_counter()
         home = directory / "keras_model"

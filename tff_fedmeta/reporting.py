@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tff_fedmeta import artifacts
+from tff_fedmeta import artifacts, measures
 from tff_fedmeta.config import ExperimentConfig
 
 EXAMPLE = "example_client.png"
@@ -26,8 +26,8 @@ _IN_WORDS = {
 def write_comparison(config: ExperimentConfig, task: Any, output_dir: Path) -> str:
     """Writes `comparison.png`, then `comparison.md`, and returns the latter's text.
 
-    Reads each algorithm's `metrics.csv` and `adaptation_test.json`, so that it can be run again on
-    the files alone.
+    Reads each algorithm's `metrics.csv`, `adaptation_test.json` and, where the task has measures of
+    its own, `measures_test.json`, so that it can be run again on the files alone.
     """
     metrics = {name: read_metrics(output_dir / name) for name in config.algorithms}
     adapted = {
@@ -36,6 +36,12 @@ def write_comparison(config: ExperimentConfig, task: Any, output_dir: Path) -> s
     }
     _write_figure(output_dir / "comparison.png", plot(config, task, metrics, adapted))
     text = table(config, task, metrics, adapted)
+    if task.measures is not None:
+        measured = {
+            name: json.loads((output_dir / name / measures.FILE).read_text())["summary"]
+            for name in config.algorithms
+        }
+        text += measures_table(measured, task.measures.explanation)
     artifacts.write_text(output_dir / artifacts.COMPARISON, text)
     return text
 
@@ -58,7 +64,7 @@ def write_example(
     figure.suptitle(f"{client_id}, a client never trained on")
     every = figure.subplots(1, len(drawn), sharex=True, sharey=True, squeeze=False)[0]
     for axes, (algorithm, client) in zip(every, drawn.items()):
-        task.plot_client(axes, client_id, *client)
+        task.plot_client(axes, client_id, client.support, client.before, client.after)
         axes.set_title(algorithm)
     _write_figure(output_dir / EXAMPLE, figure)
 
@@ -127,6 +133,29 @@ def _row(metrics: pd.DataFrame, adapted: dict[str, Any]) -> dict[str, str]:
         "gradient evaluations": f"{int(_gradient_evaluations(metrics).sum()):,}",
         "training seconds": f"{metrics['seconds'].sum():.0f}",
     }
+
+
+def measures_table(measured: Mapping[str, Mapping[str, Any]], explanation: str) -> str:
+    """Returns the task's own measures as Markdown.
+
+    Args:
+      measured: The summary of `measures.measure` of each algorithm.
+      explanation: What the figures and the ways to predict are.
+    """
+    ours = (measures.BEFORE, measures.AFTER)
+    some = next(iter(measured.values()))
+    ways = {f"{name}, {way}": summary[way] for name, summary in measured.items() for way in ours}
+    ways.update((way, figures) for way, figures in some.items() if way not in ours)
+    # Which clients have a figure does not depend on how they are predicted.
+    counts = {name: figure["clients"] for way in ways.values() for name, figure in way.items()}
+    rows = {
+        way: {
+            f"{name} ({count} clients)": f"{figures[name]['mean']:.4f}" if name in figures else ""
+            for name, count in counts.items()
+        }
+        for way, figures in ways.items()
+    }
+    return f"\n{_markdown(pd.DataFrame.from_dict(rows, orient='index'))}\n\n{explanation}\n"
 
 
 def _rate_in_words(chosen: dict[str, Any]) -> str:

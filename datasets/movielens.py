@@ -1,0 +1,253 @@
+"""MovieLens: how many stars a user gives a movie, one client per user.
+
+The data are `movielens/100k-ratings` of TensorFlow Datasets (Harper and Konstan, 2015): 100,000
+ratings from 1 to 5 by 943 users of 1,682 movies, at least 20 each. A user's ratings are in
+the order of time; adaptation learns from the earlier ones and is measured on the later ones.
+
+The network is matrix factorisation (Koren, Bell and Volinsky, 2009): a movie is a vector, a user
+another one and a constant, and their product is the rating. No weight belongs to a user: the last
+layer is *the* user, and adapting turns the one that was learnt into whoever's ratings it sees. What
+is known of movies, which ones there are and the mean rating, comes from training clients alone.
+
+Where the data cannot be had, `embedded_ratings` can stand in, never unsaid.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+
+import numpy as np
+
+from datasets import embedded_ratings, recommendation, sources, text, tfds_files
+from datasets.embedded_ratings import Ratings
+from datasets.task import DataError, Measures, Task, initializer_seeds, split_clients
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+NAME = "movielens"
+TFDS_NAME = "movielens/100k-ratings"
+URL = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
+FEATURES = ("user_id", "movie_id", "movie_title", "user_rating", "timestamp")
+MOVIES_FILE = "movies.json"
+
+# Movies with fewer ratings by training clients share the id of unknown ones: nothing can be learnt
+# of them, and an id that is never trained would predict noise for movies that are new.
+MIN_RATINGS = 3
+_UNKNOWN = 0
+_BATCH = 10_000  # ratings read at once
+
+DEFAULTS: dict[str, Any] = {
+    "algorithms": ("reptile", "fedavg"),
+    "rounds": 300,
+    "clients_per_round": 20,
+    "batch_size": 16,
+    "inner_epochs": 2,
+    "support_fraction": 0.5,
+    "adaptation_steps": 20,
+    "adaptation_learning_rates": (0.03, 0.1, 0.3),
+    "rounds_per_evaluation": 50,
+    "rounds_per_checkpoint": 50,
+    "hyperparameters": text.ordered_hyperparameters({}),
+}
+OPTIONS = {
+    "taste_size": sources.Option(
+        int, 8, "Numbers that stand for a movie, and for a user's taste, >= 1."
+    )
+}
+ABOUT = sources.About(
+    source="tfds",
+    clients="943 users, 20 to 737 ratings each",
+    model="matrix factorisation, about 13,000 weights",
+    metric="root mean squared error of the rating, in stars; beside it hit-rate@10",
+    download="5 MB",
+    licence="MovieLens's own: research and education, no redistribution without permission",
+)
+
+
+class Movies(NamedTuple):
+    """The movies that have an id of their own, from 1, in the order of popularity.
+
+    Attributes:
+      ids: MovieLens's id of each movie; the first, of all unknown ones, is "".
+      num_ratings: How often training clients rated it, int64; 0 for the first.
+      mean_rating: Mean of all ratings by training clients.
+    """
+
+    ids: tuple[str, ...]
+    num_ratings: np.ndarray
+    mean_rating: float
+
+
+def load(
+    *,
+    data_source: str = "auto",
+    cache_dir: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    num_test_clients: int | None = None,
+    taste_size: int = 8,
+) -> Task:
+    """Loads MovieLens, or on request and in need its embedded stand-in.
+
+    Args:
+      data_source: "tfds": the real data, from the cache or downloaded, or an error; "embedded":
+        the synthetic stand-in; "auto": the real data if they can be had, otherwise the stand-in
+        with a warning on stderr. `Task.data_source` says which it became.
+      cache_dir: TFDS's `data_dir`; None means its default, `~/tensorflow_datasets`.
+      seed: >= 0; fixes the initial weights.
+      num_test_clients: >= 1; None means 15 % of the users.
+      taste_size: Numbers that stand for a movie, and for a user's taste, >= 1.
+
+    Returns:
+      A `Task` whose `read_client` gives, in the order of time, x int32 [n, 1], the movie's id, and
+      y float32 [n, 1], the rating. Ids are places in the list of `movies.json` in `Task.assets`,
+      0 for all movies that are not in it.
+
+    Raises:
+      DataError: If there is no such data source, "tfds" data cannot be had or are damaged, a size
+        is less than 1, or there are too few users or movies.
+    """
+    if taste_size < 1:
+        raise DataError(f"taste_size must be a whole number >= 1, but is {taste_size}.")
+    files = tfds_files.Files(TFDS_NAME, ("train",), FEATURES, cache_dir, URL)
+    real = sources.RealData(ABOUT, "MovieLens", "synthetic ratings", files.fetch, files.advice)
+    data_source = sources.choose(data_source, real)
+    if data_source == sources.EMBEDDED:
+        ids = embedded_ratings.client_ids()
+        ratings = {user: embedded_ratings.rate(text.DATA_SEED, user) for user in ids}
+        titles: Mapping[str, str] = {}
+    else:
+        ratings, titles = read_ratings(files)
+    train, validation, test = split_clients(ratings, text.DATA_SEED, num_test_clients)
+    movies = list_movies([ratings[user] for user in train])
+    import tensorflow as tf
+
+    return Task(
+        name=NAME,
+        data_source=data_source,
+        train_clients=train,
+        validation_clients=validation,
+        test_clients=test,
+        read_client=_build_reader(ratings, movies),
+        build_keras_model=functools.partial(
+            build_factorisation, seed, len(movies.ids), taste_size, movies.mean_rating
+        ),
+        build_loss=tf.keras.losses.MeanSquaredError,
+        build_metrics=lambda: [tf.keras.metrics.RootMeanSquaredError(name="rmse")],
+        input_spec=(tf.TensorSpec([None, 1], tf.int32), tf.TensorSpec([None, 1], tf.float32)),
+        metric="rmse",
+        higher_is_better=False,
+        split="ordered",
+        assets={
+            MOVIES_FILE: {
+                "mean_rating": movies.mean_rating,
+                "movies": [
+                    {"movie_id": movie, "title": titles.get(movie, ""), "num_ratings": int(count)}
+                    for movie, count in zip(movies.ids, movies.num_ratings)
+                ],
+            }
+        },
+        measures=Measures(
+            functools.partial(
+                recommendation.measure_client, movies.num_ratings, movies.mean_rating
+            ),
+            recommendation.EXPLANATION,
+        ),
+    )
+
+
+def read_ratings(files: tfds_files.Files) -> tuple[dict[str, Ratings], dict[str, str]]:
+    """Reads every user's ratings through TFDS, in the order of time, and the movies' titles.
+
+    Raises:
+      DataError: If a file is damaged, or a rating is no finite number.
+    """
+    import tensorflow_datasets as tfds
+
+    with files.reading():
+        batches = list(tfds.as_numpy(files.examples("train").batch(_BATCH)))
+    columns = {name: np.concatenate([batch[name] for batch in batches]) for name in FEATURES}
+    if not np.isfinite(columns["user_rating"]).all():
+        raise DataError(f"Every user_rating of {files.name} must be a finite number: not all are.")
+    users, movies, titles = (columns[name].astype(str) for name in FEATURES[:3])
+    # Ratings of the same second have no order of their own; any will do, if it is always the same.
+    order = np.lexsort((movies, columns["timestamp"], users))
+    table = Ratings(movies[order], columns["user_rating"][order], columns["timestamp"][order])
+    names, first = np.unique(users[order], return_index=True)
+    parts = [np.split(column, first[1:]) for column in table]
+    ratings = {str(name): Ratings(*part) for name, *part in zip(names, *parts)}
+    return ratings, dict(zip(movies.tolist(), titles.tolist()))
+
+
+def list_movies(ratings: Sequence[Ratings]) -> Movies:
+    """Lists the movies that training clients rated often enough, and what they think of movies.
+
+    Raises:
+      DataError: If no movie was rated by `MIN_RATINGS` of them.
+    """
+    counts = collections.Counter(np.concatenate([part.movies for part in ratings]).tolist())
+    known = sorted((-count, movie) for movie, count in counts.items() if count >= MIN_RATINGS)
+    if not known:
+        raise DataError(
+            f"Movies that {MIN_RATINGS} training users rated are needed to learn anything, but "
+            f"there are none among the {len(counts)} of {len(ratings)} users: use more ratings."
+        )
+    stars = np.concatenate([part.stars for part in ratings])
+    return Movies(
+        ("", *(movie for _, movie in known)),
+        np.array([0, *(-count for count, _ in known)], np.int64),
+        float(np.mean(stars, dtype=np.float64)),
+    )
+
+
+def _build_reader(
+    ratings: Mapping[str, Ratings], movies: Movies
+) -> Callable[[str], tuple[np.ndarray, np.ndarray]]:
+    places = {movie: place for place, movie in enumerate(movies.ids)}
+
+    def read_client(client_id: str) -> tuple[np.ndarray, np.ndarray]:
+        of_user = ratings[client_id]
+        x = [places.get(movie, _UNKNOWN) for movie in of_user.movies.tolist()]
+        return np.array(x, np.int32)[:, np.newaxis], of_user.stars[:, np.newaxis]
+
+    return read_client
+
+
+def build_factorisation(
+    seed: int, num_movies: int, taste_size: int, mean_rating: float
+) -> tf.keras.Model:
+    """Builds the network: the movie's vector times the user's, plus the user's constant.
+
+    Args:
+      seed: >= 0; fixes the initial weights, each layer's with a seed of its own.
+      num_movies: Number of movies, that of all unknown ones included.
+      taste_size: Numbers in a vector.
+      mean_rating: What the user's constant starts from.
+
+    Returns:
+      An uncompiled model from int32 [n, 1] to float32 [n, 1].
+    """
+    import tensorflow as tf
+
+    layers, initializers = tf.keras.layers, tf.keras.initializers
+    seeds = initializer_seeds(seed, 2)
+    return tf.keras.Sequential(
+        [
+            tf.keras.Input([1], dtype=tf.int32),
+            layers.Embedding(
+                num_movies,
+                taste_size,
+                initializers.RandomNormal(stddev=0.1, seed=seeds[0]),
+            ),
+            layers.Flatten(),
+            layers.Dense(
+                1,
+                kernel_initializer=initializers.GlorotUniform(seeds[1]),
+                bias_initializer=initializers.Constant(mean_rating),
+            ),
+        ]
+    )

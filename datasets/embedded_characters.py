@@ -43,15 +43,21 @@ def _draw_once(rng: np.random.Generator, strokes: list[np.ndarray], image_size: 
     pen = ImageDraw.Draw(image)
     for stroke in strokes:
         points = (stroke + rng.normal(0, 0.08, stroke.shape)) @ lean + shift
-        curve = (0.5 + 0.38 * _smooth(points)) * side
+        curve = (0.5 + 0.34 * _smooth(points)) * side
         pen.line([tuple(point) for point in curve.tolist()], fill=0, width=round(side / 18))
     return np.asarray(image.reduce(_FINE))
 
 
 def _smooth(points: np.ndarray) -> np.ndarray:
-    """Returns 40 points of the Bezier curve with these control points, [n, 2] with n >= 2."""
-    t = np.linspace(0, 1, 40)[:, np.newaxis, np.newaxis]
-    level = np.repeat(points[np.newaxis], len(t), axis=0)
-    while level.shape[1] > 1:  # de Casteljau
-        level = (1 - t) * level[:, :-1] + t * level[:, 1:]
-    return level[:, 0]
+    """Returns a smooth curve through points [n, 2], n >= 2: Catmull and Rom's, [16 (n - 1), 2]."""
+    ends = 2 * points[0] - points[1], 2 * points[-1] - points[-2]
+    p = np.concatenate([ends[:1], points, ends[1:]])
+    p0, p1, p2, p3 = (p[i : len(p) - 3 + i, np.newaxis] for i in range(4))
+    t = np.linspace(0, 1, 16)[:, np.newaxis]
+    curve = (
+        2 * p1
+        + (p2 - p0) * t
+        + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2
+        + (3 * p1 - p0 - 3 * p2 + p3) * t**3
+    ) / 2
+    return curve.reshape(-1, 2)

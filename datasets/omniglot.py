@@ -158,6 +158,8 @@ def load(
     if num_test_clients is not None and num_test_clients < 1:
         raise DataError(f"num_test_clients must be >= 1, but is {num_test_clients}.")
     files = tfds_files.Files(tfds_name, ("train",), ("image", "label"), cache_dir)
+    if data_source != sources.EMBEDDED:
+        files.find()  # a wrong name must not end in the stand-in
     real = sources.RealData(
         about=ABOUT,
         title="Omniglot" if tfds_name == "omniglot" else tfds_name,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 NAME = "omniglot"
-NUM_CLIENTS = {"train": 100_000, "validation": 100, "test": 400}
+NUM_CLIENTS = {"train": 100_000, "validation": 50, "test": 200}
 QUERY_SHOTS = 1  # images of a class that a client is judged on
 
 # What the paper sets by the number of ways: up to the first number, or above it.
@@ -48,7 +48,7 @@ DEFAULTS: dict[str, Any] = {
     "clients_per_round": 5,
     **_FEW,
     "adaptation_steps": 50,
-    "adaptation_learning_rates": (0.05, 0.1, 0.2),
+    "adaptation_learning_rates": (0.02, 0.05, 0.1),
     "rounds_per_evaluation": 200,
     "rounds_per_checkpoint": 200,
     "hyperparameters": {
@@ -134,7 +134,7 @@ def load(
       data_source: "auto", "tfds" or "embedded", see `sources.choose`.
       cache_dir: TFDS's `data_dir`; None means its own, `~/tensorflow_datasets`.
       seed: >= 0; fixes the initial weights. Clients are the same for every seed.
-      num_test_clients: >= 1; None means 400.
+      num_test_clients: >= 1; None means 200.
       ways: N, the classes of a client, >= 2.
       shots: K, the images of a class that adaptation learns from, >= 1. Validation and test clients
         have one more of each class, to be judged on.
@@ -273,7 +273,8 @@ def read_classes(
         unseen, seen = order[: -(-len(order) // 5)], order[-(-len(order) // 5) :]
         train, test = {label: pooled[label] for label in seen}, pooled
     order = rng.permutation(sorted(train)).tolist()
-    num_validation = max(20, len(order) // 20) if len(order) > 100 else -(-len(order) // 5)
+    # A twentieth, of Omniglot 48; of small sets more, as clients have to differ.
+    num_validation = min(max(20, len(order) // 20), -(-len(order) // 5))
     return {
         "train": [train[label] for label in order[num_validation:]],
         "validation": [train[label] for label in order[:num_validation]],

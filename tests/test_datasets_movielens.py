@@ -40,7 +40,7 @@ def real(directory):
 
 @pytest.fixture(scope="module")
 def stand_in():
-    return movielens.load(data_source="embedded")
+    return movielens.load(data_source="embedded", num_test_clients=12)
 
 
 def of_training(task):
@@ -71,7 +71,7 @@ def test_ratings_are_read_through_tfds_in_the_order_of_time(real):
 
 
 def test_ratings_of_the_same_second_have_one_order(tmp_path):
-    rows = [(user, movie, float(movie % 5 + 1), 7) for user in range(4) for movie in range(9)]
+    rows = [(user, movie, float(movie % 5 + 1), 7) for user in range(8) for movie in range(9)]
     files.write_movielens(tmp_path / "a", rows)
     files.write_movielens(tmp_path / "b", rows[::-1])
     one, other = (movielens.load(cache_dir=tmp_path / name) for name in "ab")

@@ -36,10 +36,16 @@ _FLAGS: dict[str, list[tuple[Any, str, Any, str]]] = {
             flags.DEFINE_string,
             "data_source",
             "auto",
-            "tff: the real data, cached or downloaded; embedded: a synthetic stand-in made on the "
-            "spot; auto: the real data if they can be had, else the stand-in, with a warning.",
+            "tff or tfds: the real data, cached or downloaded; embedded: a synthetic stand-in made "
+            "on the spot; auto: the real data if they can be had, else the stand-in, with a "
+            "warning.",
         ),
-        (flags.DEFINE_string, "cache_dir", None, "Where TFF keeps its data files [~/.tff]."),
+        (
+            flags.DEFINE_string,
+            "cache_dir",
+            None,
+            "Where TFF or TFDS keeps its data files [~/.tff or ~/tensorflow_datasets].",
+        ),
         (flags.DEFINE_integer, "num_test_clients", None, "Clients held out for the test, >= 1."),
     ],
     "Training": [

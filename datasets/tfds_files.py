@@ -112,12 +112,13 @@ class Files:
         """
         import tensorflow_datasets as tfds
 
-        return self.find().as_dataset(
+        # TFDS's own PartialDecoding would warn of what TFDS itself has deprecated.
+        examples = self.find().as_dataset(
             split=split,
-            decoders=tfds.decode.PartialDecoding(dict.fromkeys(self.features, True)),
             read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
             shuffle_files=False,
         )
+        return examples.map(lambda example: {name: example[name] for name in self.features})
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:

@@ -76,7 +76,7 @@ def test_without_an_address_of_ours_tfds_own_is_asked_for(tmp_path, asked):
 
 
 def test_what_a_killed_preparation_left_is_not_taken_for_data(tmp_path, asked):
-    (tmp_path / NAME / "0.1.1.incompleteABCDEF").mkdir(parents=True)
+    (tmp_path / NAME / "incomplete.ABCDEF_0.1.1").mkdir(parents=True)
     with pytest.raises(DataError, match=r"cannot be reached"):
         of(tmp_path).fetch()
     assert "copy" in of(tmp_path).advice()

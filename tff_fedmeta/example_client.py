@@ -82,7 +82,7 @@ def build_adapter(
     def adapt_to(examples: client_data.Arrays, client_id: str) -> ExampleClient:
         seed = client_data.stream_seed(config.seed, "adaptation", client_id)
         support, query, adapted = adapt(*examples, tf.constant(seed, tf.int64))
-        sides = tf.nest.map_structure(np.asarray, (support, query))
-        return ExampleClient(*sides, predict_with(trained), predict_with(adapted))
+        support, query = tf.nest.map_structure(np.asarray, (support, query))
+        return ExampleClient(support, query, predict_with(trained), predict_with(adapted))
 
     return adapt_to

@@ -30,7 +30,7 @@ def measure(
       {"clients": [{"client_id": id, "figures": figures}], "summary": {way: {name: {"mean": of the
       clients that have it, "clients": how many these are}}}}.
     """
-    measured = []
+    measured: list[Mapping[str, Any]] = []
     for client_id, client in clients:
         drawing = client_data.stream_seed_int(seed, "measures", client_id)
         figures = of_client(client.support, client.query, client.before, client.after, drawing)

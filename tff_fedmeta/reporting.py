@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from tff_fedmeta import artifacts, measures
 from tff_fedmeta.config import ExperimentConfig
+from tff_fedmeta.example_client import ExampleClient
 
 EXAMPLE = "example_client.png"
 _STAND_IN = "embedded (synthetic, not comparable with published figures)"
@@ -49,7 +50,7 @@ def write_comparison(config: ExperimentConfig, task: Any, output_dir: Path) -> s
 def write_example(
     task: Any,
     client_id: str,
-    drawn: Mapping[str, Sequence[Any]],
+    drawn: Mapping[str, ExampleClient],
     output_dir: Path,
 ) -> None:
     """Writes `example_client.png`: a client as each algorithm adapts to it, drawn by the task.
@@ -57,7 +58,7 @@ def write_example(
     Args:
       task: The `datasets.Task`, which has a `plot_client`.
       client_id: The client.
-      drawn: For each algorithm, an `example_client.ExampleClient`.
+      drawn: The client for each algorithm.
       output_dir: Where the file goes.
     """
     figure = Figure(figsize=(5.5 * len(drawn), 4.5), layout="constrained")

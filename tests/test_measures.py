@@ -1,0 +1,68 @@
+"""A task's own measures: who is measured how, the means, and the table."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tff_fedmeta import measures, reporting
+from tff_fedmeta.example_client import ExampleClient
+
+FIGURES = [
+    {"before": {"a": 1.0, "b": 4.0}, "after": {"a": 2.0, "b": 6.0}, "guess": {"b": 0.5}},
+    {"before": {"a": 2.0}, "after": {"a": 5.0}, "guess": {}},
+]
+SUMMARY = {
+    "before": {"a": {"mean": 1.5, "clients": 2}, "b": {"mean": 4.0, "clients": 1}},
+    "after": {"a": {"mean": 3.5, "clients": 2}, "b": {"mean": 6.0, "clients": 1}},
+    "guess": {"b": {"mean": 0.5, "clients": 1}},
+}
+
+
+def test_means_are_over_the_clients_that_have_a_figure():
+    assert measures.summarize(FIGURES) == SUMMARY
+
+
+def test_every_client_is_measured_on_its_own_sides_with_a_seed_of_its_own():
+    calls = []
+
+    def of_client(*arguments):
+        calls.append(arguments)
+        return FIGURES[len(calls) % 2 - 1]
+
+    clients = [(name, ExampleClient(f"{name} support", f"{name} query", 1, 2)) for name in "cd"]
+    found = measures.measure(of_client, clients, seed=0)
+    assert found["clients"] == [
+        {"client_id": "c", "figures": FIGURES[0]},
+        {"client_id": "d", "figures": FIGURES[1]},
+    ]
+    assert found["summary"] == SUMMARY and json.loads(json.dumps(found)) == found
+    assert [call[:4] for call in calls] == [
+        ("c support", "c query", 1, 2),
+        ("d support", "d query", 1, 2),
+    ]
+    measures.measure(of_client, clients, seed=0)
+    measures.measure(of_client, clients, seed=1)
+    seeds = np.array([call[4] for call in calls]).reshape(3, 2)
+    assert seeds[0].tolist() == seeds[1].tolist()  # another algorithm draws the same
+    assert len(set(seeds.ravel())) == 4 and seeds.min() >= 0
+
+
+def test_table_has_two_rows_for_each_algorithm_and_one_for_what_they_share():
+    other = {**SUMMARY, "after": {"a": {"mean": 0.25, "clients": 2}}, "guess": {}}
+    text = reporting.measures_table({"reptile": SUMMARY, "fedavg": other}, "*a*: a letter.")
+    assert text.splitlines()[1:-2] == [
+        "| algorithm | a (2 clients) | b (1 clients) |",
+        "| --- | --- | --- |",
+        "| reptile, before | 1.5000 | 4.0000 |",
+        "| reptile, after | 3.5000 | 6.0000 |",
+        "| fedavg, before | 1.5000 | 4.0000 |",
+        "| fedavg, after | 0.2500 |  |",
+        "| guess |  | 0.5000 |",
+    ]
+    assert text.endswith("*a*: a letter.\n")
+
+
+@pytest.mark.parametrize("nothing", [[], [{}]])
+def test_no_figures_are_no_summary(nothing):
+    assert measures.summarize(nothing) == {}

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from datasets import household, sources, table, table_clients, table_models
-from datasets.task import DataError, Task, split_clients
+from datasets.task import DataError, Task, split_clients, splitting
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +55,6 @@ DEFAULTS: dict[str, Any] = {
         "per_fedavg": {"inner_learning_rate": 0.02, "meta_learning_rate": 0.05},
     },
 }
-_SPLITTING = ("fomaml", "maml", "meta_sgd", "anil", "per_fedavg")
 
 OPTIONS = {
     "csv": sources.Option(str, None, "The file, CSV (comma-separated, UTF-8) or Parquet."),
@@ -128,9 +127,7 @@ def configure(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     options = dict(options)
     if options["csv"] is not None and options["csv_sha256"] is None:
         options["csv_sha256"] = table.sha256(options["csv"])
-    hyperparameters = dict(DEFAULTS["hyperparameters"])
-    for name in _SPLITTING:
-        hyperparameters[name] = {**hyperparameters[name], "split": _split(options)}
+    hyperparameters = splitting(DEFAULTS["hyperparameters"], split=_split(options))
     return options, {**DEFAULTS, "hyperparameters": hyperparameters}
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Callable
 import numpy as np
 
 from datasets import embedded_characters, sources, tfds_files
-from datasets.task import DataError, Measures, Task, initializer_seeds
+from datasets.task import DataError, Measures, Task, initializer_seeds, splitting
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -38,7 +38,6 @@ _META_GRADIENTS = {
     "inner_learning_rate": 0.1,
     "server_learning_rate": 0.003,
     "server_decay": True,
-    "split": "ordered",
 }
 
 # What a run on this data set starts from, where nothing else is asked for; see `configure`.
@@ -59,7 +58,6 @@ DEFAULTS: dict[str, Any] = {
         "per_fedavg": {
             "inner_learning_rate": 0.1,
             "meta_learning_rate": 0.1,
-            "split": "ordered",
             "server_decay": True,
         },
     },
@@ -100,12 +98,11 @@ def configure(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     for name, least in ranges.items():
         if options[name] < least:
             raise DataError(f"--{name} must be >= {least}, but is {options[name]}.")
-    hyperparameters = {
-        name: {**values, "support_fraction": options["shots"] / options["train_shots"]}
-        if values.get("split") == "ordered"
-        else values
-        for name, values in DEFAULTS["hyperparameters"].items()
-    }
+    hyperparameters = splitting(
+        DEFAULTS["hyperparameters"],
+        split="ordered",
+        support_fraction=options["shots"] / options["train_shots"],
+    )
     return dict(options), {
         **DEFAULTS,
         **(_FEW if options["ways"] <= _MANY_WAYS else _MANY),

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Callable
 import numpy as np
 
 from datasets import embedded_text, sources, text, tff_cache
-from datasets.task import Task, initializer_seeds, split_clients
+from datasets.task import Task, initializer_seeds, split_clients, splitting
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -46,12 +46,13 @@ DEFAULTS: dict[str, Any] = {
     "adaptation_learning_rates": (0.1, 0.3),
     "rounds_per_evaluation": 20,
     "rounds_per_checkpoint": 10,
-    "hyperparameters": text.ordered_hyperparameters(
+    "hyperparameters": splitting(
         {
             "reptile": {"inner_learning_rate": 1.0, "server_learning_rate": 1.5},
             "fedavg": {"inner_learning_rate": 1.0},
             "fedprox": {"inner_learning_rate": 1.0},
-        }
+        },
+        split="ordered",
     ),
 }
 

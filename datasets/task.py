@@ -144,6 +144,17 @@ def split_clients(
     )
 
 
+def splitting(preferred: Mapping[str, Mapping[str, Any]], **how: Any) -> dict[str, Any]:
+    """Adds how clients split in training, e.g. `split="ordered"`, to what a task prefers.
+
+    Args:
+      preferred: Algorithm -> the task's hyperparameters for it.
+      **how: Hyperparameters for the algorithms whose clients split, where they have no others.
+    """
+    names = ("fomaml", "maml", "meta_sgd", "anil", "per_fedavg")
+    return {**preferred, **{name: {**how, **preferred.get(name, {})} for name in names}}
+
+
 def initializer_seeds(seed: int, count: int) -> list[int]:
     """Returns a seed for each of `count` initializers of a model, from `seed` >= 0.
 

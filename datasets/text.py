@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Callable
 
 import numpy as np
 
@@ -144,10 +144,3 @@ def build_task(
         split="ordered",
         assets={VOCABULARY_FILE: list(tokens)},
     )
-
-
-def ordered_hyperparameters(preferred: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Adds, for the algorithms that split a client in training, that they do so in time order."""
-    splitting = ("fomaml", "maml", "meta_sgd", "anil", "per_fedavg")
-    ordered = {name: {"split": "ordered", **preferred.get(name, {})} for name in splitting}
-    return {**preferred, **ordered}

@@ -28,10 +28,17 @@ def test_every_client_is_measured_on_its_own_sides_with_a_seed_of_its_own():
 
     def of_client(*arguments):
         calls.append(arguments)
-        return FIGURES[len(calls) % 2 - 1]
+        return FIGURES["cd".index(arguments[0][0])]
 
-    clients = [(name, ExampleClient(f"{name} support", f"{name} query", 1, 2)) for name in "cd"]
-    found = measures.measure(of_client, clients, seed=0)
+    def build_adapter():
+        return lambda name: ExampleClient(f"{name} support", f"{name} query", 1, 2)
+
+    def measure(seed):
+        found = measures.measure(of_client, ["c", "d"], build_adapter, seed)
+        calls[-2:] = sorted(calls[-2:])  # threads come in any order
+        return found
+
+    found = measure(seed=0)
     assert found["clients"] == [
         {"client_id": "c", "figures": FIGURES[0]},
         {"client_id": "d", "figures": FIGURES[1]},
@@ -41,8 +48,8 @@ def test_every_client_is_measured_on_its_own_sides_with_a_seed_of_its_own():
         ("c support", "c query", 1, 2),
         ("d support", "d query", 1, 2),
     ]
-    measures.measure(of_client, clients, seed=0)
-    measures.measure(of_client, clients, seed=1)
+    measure(seed=0)
+    measure(seed=1)
     seeds = np.array([call[4] for call in calls]).reshape(3, 2)
     assert seeds[0].tolist() == seeds[1].tolist()  # another algorithm draws the same
     assert len(set(seeds.ravel())) == 4 and seeds.min() >= 0

@@ -28,19 +28,24 @@ class ExampleClient(NamedTuple):
 
 
 def build_adapter(
-    config: ExperimentConfig, task: Any, weights: Any, chosen: dict[str, Any]
-) -> Callable[[client_data.Arrays, str], ExampleClient]:
+    config: ExperimentConfig,
+    task: Any,
+    weights: Any,
+    read: Callable[[str], client_data.Arrays],
+    chosen: dict[str, Any],
+) -> Callable[[str], ExampleClient]:
     """Returns what adapts to a client as the evaluation does, with the same split and steps.
 
     Args:
       config: The experiment's configuration.
       task: The `datasets.Task`.
       weights: The trained `ModelWeights`, with the learnt rates behind them if there are.
+      read: Reads a client's `(x, y)`.
       chosen: {"inner_learning_rate", "steps"} of adaptation; the rate None stands for learnt ones.
 
     Returns:
-      A function from the client's `(x, y)`, large enough to split, and its id. All clients share
-      one model, into which a prediction puts the weights that it is made with.
+      A function of the id of a client that is large enough to split. All clients share one model,
+      into which a prediction puts the weights that it is made with: for one thread only.
     """
     model = task.model_fn()
     rates = client_model.assign_weights(model, weights)
@@ -79,9 +84,9 @@ def build_adapter(
 
         return predict
 
-    def adapt_to(examples: client_data.Arrays, client_id: str) -> ExampleClient:
+    def adapt_to(client_id: str) -> ExampleClient:
         seed = client_data.stream_seed(config.seed, "adaptation", client_id)
-        support, query, adapted = adapt(*examples, tf.constant(seed, tf.int64))
+        support, query, adapted = adapt(*read(client_id), tf.constant(seed, tf.int64))
         support, query = tf.nest.map_structure(np.asarray, (support, query))
         return ExampleClient(support, query, predict_with(trained), predict_with(adapted))
 

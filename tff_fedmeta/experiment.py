@@ -1,5 +1,6 @@
 """One experiment from data to comparison: train each algorithm, adapt, report, export."""
 
+import functools
 import logging
 import math
 import time
@@ -94,16 +95,19 @@ def run(
             metrics["evaluation_seconds"].sum() + time.perf_counter() - start
         )
 
-        adapt_to = example_client.build_adapter(config, task, weights, adapted["chosen"])
+        build_adapter = functools.partial(
+            example_client.build_adapter, config, task, weights, read, adapted["chosen"]
+        )
+        ids = [client["client_id"] for client in adapted["clients"]]
         if task.measures is not None:
-            ids = [client["client_id"] for client in adapted["clients"]]
-            clients = ((client_id, adapt_to(read(client_id), client_id)) for client_id in ids)
-            measured = measures.measure(task.measures.of_client, clients, config.seed)
+            measured = measures.measure(
+                task.measures.of_client, ids, build_adapter, config.seed, f"{algorithm}, measuring"
+            )
             artifacts.write_json(directory / measures.FILE, measured)
         if task.plot_client is not None:
             # The first that can be split, which is the same one for every algorithm.
-            client = adapted["clients"][0]["client_id"]
-            drawn[algorithm] = adapt_to(read(client), client)
+            client = ids[0]
+            drawn[algorithm] = build_adapter()(client)
 
         start = time.perf_counter()
         home = directory / "keras_model"

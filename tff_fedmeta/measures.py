@@ -1,9 +1,12 @@
 """A task's own measures of test clients, beside its metric: each client's, and their means."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+import threading
+from collections.abc import Mapping, Sequence
 from typing import Any, Callable
 
 import numpy as np
+from tqdm.contrib import concurrent
 
 from tff_fedmeta import client_data
 from tff_fedmeta.example_client import ExampleClient
@@ -16,25 +19,42 @@ Figures = Mapping[str, Mapping[str, float]]  # way to predict -> name -> figure
 
 def measure(
     of_client: Callable[..., Figures],
-    clients: Iterable[tuple[str, ExampleClient]],
+    client_ids: Sequence[str],
+    build_adapter: Callable[[], Callable[[str], ExampleClient]],
     seed: int,
+    title: str = "",
 ) -> dict[str, Any]:
-    """Measures clients.
+    """Measures clients, as many at once as there are cores.
 
     Args:
       of_client: The task's, see `datasets.task.Measures`.
-      clients: Ids and clients, as one algorithm adapts to them.
+      client_ids: Ids of the clients.
+      build_adapter: Makes what adapts to a client, given its id. Each thread makes its own.
       seed: The experiment's; what is drawn for a client is the same for every algorithm.
+      title: What the progress bar calls it.
 
     Returns:
       {"clients": [{"client_id": id, "figures": figures}], "summary": {way: {name: {"mean": of the
       clients that have it, "clients": how many these are}}}}.
     """
-    measured: list[Mapping[str, Any]] = []
-    for client_id, client in clients:
+    of_thread = threading.local()
+
+    def measure_one(client_id: str) -> dict[str, Any]:
+        if not hasattr(of_thread, "adapt_to"):
+            of_thread.adapt_to = build_adapter()
+        client = of_thread.adapt_to(client_id)
         drawing = client_data.stream_seed_int(seed, "measures", client_id)
         figures = of_client(client.support, client.query, client.before, client.after, drawing)
-        measured.append({"client_id": client_id, "figures": figures})
+        return {"client_id": client_id, "figures": figures}
+
+    measured = concurrent.thread_map(
+        measure_one,
+        client_ids,
+        max_workers=os.cpu_count(),
+        desc=title,
+        unit="client",
+        mininterval=1,
+    )
     return {"clients": measured, "summary": summarize([row["figures"] for row in measured])}
 
 

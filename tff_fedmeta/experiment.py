@@ -14,6 +14,7 @@ import tqdm
 
 from tff_fedmeta import (
     adaptation,
+    aggregators,
     algorithms,
     artifacts,
     baselines,
@@ -132,7 +133,13 @@ def build_process(
     if "inner_learning_rate" in values:  # without local steps their number has no meaning
         values.update(config.local_budget)
     return _BUILDERS[algorithm](
-        model_fn, batch_size=config.batch_size, server_optimizer=server_optimizer, **values
+        model_fn,
+        batch_size=config.batch_size,
+        server_optimizer=server_optimizer,
+        model_aggregator=aggregators.build_aggregator(
+            config.aggregator, **config.aggregator_options
+        ),
+        **values,
     )
 
 

@@ -5,7 +5,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from tff_fedmeta.hyperparameters import check_choice, check_number
+from tff_fedmeta.hyperparameters import check_choice, check_count, check_number
 
 
 def _option(default: Any, text: str) -> Any:
@@ -36,13 +36,54 @@ class TrimmedMean:
             raise ValueError(f"trim_fraction must be less than 0.5, but is {self.trim_fraction}.")
 
 
+@dataclasses.dataclass(frozen=True)
+class Secure:
+    """Options of the mean by secure sums.
+
+    Attributes:
+      secure_clip: The greatest absolute value of an update's coordinate, > 0; what is beyond is
+        clipped and counted. Rounding is in proportion to it.
+    """
+
+    secure_clip: float = _option(
+        1000.0, "Greatest absolute value of an update's coordinate, > 0; clipped beyond."
+    )
+
+    def __post_init__(self) -> None:
+        check_number("secure_clip", self.secure_clip, 0)
+        if self.secure_clip == 0:
+            raise ValueError("secure_clip must be greater than 0.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Compressed:
+    """Options of the mean of compressed updates.
+
+    Attributes:
+      compression_bits: Bits that a coordinate of a large tensor is rounded to, from 1 to 16.
+    """
+
+    compression_bits: int = _option(
+        8, "Bits that a coordinate of a large tensor is rounded to, from 1 to 16."
+    )
+
+    def __post_init__(self) -> None:
+        check_count("compression_bits", self.compression_bits, 1, 16)
+
+
 # name -> its options, in the order in which aggregators are listed to users. Every option is a flag
 # of the same name, so no two aggregators have one that means different things.
 AGGREGATORS: dict[str, type] = {
     "mean": NoOptions,
     "robust": NoOptions,
+    "median": NoOptions,
     "trimmed_mean": TrimmedMean,
+    "secure": Secure,
+    "compressed": Compressed,
 }
+
+# Those that are made of secure sums, which TFF's worker cannot compute.
+SECURE = frozenset({"secure"})
 
 
 def option_fields(name: str) -> dict[str, dataclasses.Field]:

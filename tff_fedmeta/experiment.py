@@ -139,6 +139,7 @@ def build_process(
         model_aggregator=aggregators.build_aggregator(
             config.aggregator, **config.aggregator_options
         ),
+        metrics_aggregator=aggregators.build_metrics_aggregator(config.aggregator),
         **values,
     )
 

@@ -22,6 +22,7 @@ from tff_fedmeta import (
     example_client,
     export,
     reporting,
+    traffic,
     training,
 )
 from tff_fedmeta.config import ExperimentConfig
@@ -232,6 +233,7 @@ def train_algorithm(
 ) -> Any:
     """Trains one algorithm, recording into `directory` if given, and returns its weights."""
     process = build_process(config, algorithm, task.model_fn)
+    sent = traffic.bytes_per_client(process, config.clients_per_round)
     cohort = training.cohort_sampler(task.train_clients, config.clients_per_round, config.seed)
     monitor = list(evaluators.values())[len(evaluators) // 2]
     monitored = task.validation_clients[:_MONITORED_CLIENTS]
@@ -262,6 +264,7 @@ def train_algorithm(
         directory=directory,
         title=algorithm,
         labels={"data_source": task.data_source},
+        per_round={f"bytes/{way}_per_client": count for way, count in sent._asdict().items()},
         evaluate=evaluate if directory is not None else None,
         rounds_per_evaluation=config.rounds_per_evaluation,
         rounds_per_checkpoint=config.rounds_per_checkpoint,

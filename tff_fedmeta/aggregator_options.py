@@ -84,6 +84,7 @@ AGGREGATORS: dict[str, type] = {
 
 # Those that are made of secure sums, which TFF's worker cannot compute.
 SECURE = frozenset({"secure"})
+MAX_SECURE_CLIENTS = 2048  # as many as `secure_sums.py` can add up
 
 
 def option_fields(name: str) -> dict[str, dataclasses.Field]:

@@ -10,9 +10,9 @@ import math
 from collections.abc import Mapping
 from typing import Any, Optional
 
-from tff_fedmeta import hyperparameters
+from tff_fedmeta import aggregator_options, hyperparameters
 
-AGGREGATORS = ("mean",)
+AGGREGATORS = tuple(aggregator_options.AGGREGATORS)
 RUNTIMES = ("local", "worker")
 
 
@@ -39,7 +39,8 @@ class ExperimentConfig:
       num_test_clients: How many clients are held out for the test; None is the task's share.
       rounds_per_evaluation: Rounds between evaluations on validation clients, >= 1.
       rounds_per_checkpoint: Rounds between checkpoints, >= 1.
-      aggregator: How updates are combined.
+      aggregator: How updates are combined, one of `AGGREGATORS`.
+      aggregator_options: All of its options, as `aggregator_options.py` has them.
       runtime: Where TFF's computations run.
     """
 
@@ -62,6 +63,7 @@ class ExperimentConfig:
     seed: int = 0
     num_test_clients: Optional[int] = None
     aggregator: str = "mean"
+    aggregator_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     runtime: str = "local"
 
     def __post_init__(self) -> None:
@@ -96,8 +98,18 @@ class ExperimentConfig:
                 f"hyperparameters are for {sorted(self.hyperparameters)}, but the algorithms are "
                 f"{sorted(self.algorithms)}."
             )
-        hyperparameters.check_choice("aggregator", self.aggregator, AGGREGATORS)
+        # Options left out get their defaults here, so that the hash does not depend on who does it.
+        options = aggregator_options.resolve(self.aggregator, self.aggregator_options)
+        object.__setattr__(self, "aggregator_options", options)
         hyperparameters.check_choice("runtime", self.runtime, RUNTIMES)
+        if self.aggregator in aggregator_options.SECURE:
+            most = aggregator_options.MAX_SECURE_CLIENTS
+            hyperparameters.check_count("clients_per_round", self.clients_per_round, 1, most)
+            if self.runtime == "worker":
+                raise ValueError(
+                    f"aggregator {self.aggregator} needs secure sums, which TFF's worker cannot "
+                    "compute; use runtime local."
+                )
 
     @classmethod
     def from_defaults(

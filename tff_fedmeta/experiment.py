@@ -15,6 +15,7 @@ import tqdm
 
 from tff_fedmeta import (
     adaptation,
+    aggregators,
     algorithms,
     artifacts,
     baselines,
@@ -23,6 +24,7 @@ from tff_fedmeta import (
     export,
     measures,
     reporting,
+    traffic,
     training,
 )
 from tff_fedmeta.config import ExperimentConfig
@@ -141,7 +143,14 @@ def build_process(
     if "inner_learning_rate" in values:  # without local steps their number has no meaning
         values.update(config.local_budget)
     return _BUILDERS[algorithm](
-        model_fn, batch_size=config.batch_size, server_optimizer=server_optimizer, **values
+        model_fn,
+        batch_size=config.batch_size,
+        server_optimizer=server_optimizer,
+        model_aggregator=aggregators.build_aggregator(
+            config.aggregator, **config.aggregator_options
+        ),
+        metrics_aggregator=aggregators.build_metrics_aggregator(config.aggregator),
+        **values,
     )
 
 
@@ -233,6 +242,7 @@ def train_algorithm(
 ) -> Any:
     """Trains one algorithm, recording into `directory` if given, and returns its weights."""
     process = build_process(config, algorithm, task.model_fn)
+    sent = traffic.bytes_per_client(process, config.clients_per_round)
     cohort = training.cohort_sampler(task.train_clients, config.clients_per_round, config.seed)
     monitor = list(evaluators.values())[len(evaluators) // 2]
     monitored = task.validation_clients[:_MONITORED_CLIENTS]
@@ -263,6 +273,7 @@ def train_algorithm(
         directory=directory,
         title=algorithm,
         labels={"data_source": task.data_source},
+        per_round={f"bytes/{way}_per_client": count for way, count in sent._asdict().items()},
         evaluate=evaluate if directory is not None else None,
         rounds_per_evaluation=config.rounds_per_evaluation,
         rounds_per_checkpoint=config.rounds_per_checkpoint,

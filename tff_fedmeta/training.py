@@ -28,6 +28,7 @@ def train(
     directory: Optional[Path] = None,
     title: str = "",
     labels: Optional[Mapping[str, Any]] = None,
+    per_round: Optional[Mapping[str, float]] = None,
     evaluate: Optional[Callable[[Any], Mapping[str, float]]] = None,
     rounds_per_evaluation: int = 1,
     rounds_per_checkpoint: int = 1,
@@ -46,6 +47,7 @@ def train(
         `metrics.csv` is written with each checkpoint.
       title: What the progress bar calls it.
       labels: Constant columns of `metrics.csv`.
+      per_round: Figures that are the same in every round, which row 0 is not.
       evaluate: The model's weights -> named figures, added to the row of their round.
       rounds_per_evaluation: Rounds between evaluations; the last round is evaluated too.
       rounds_per_checkpoint: Rounds between checkpoints; the last round is kept too.
@@ -77,7 +79,7 @@ def train(
                 start = _times(client_clock)
                 state, metrics = process.next(state, clients_of_round(round_num))
                 seconds = {name: now - start[name] for name, now in _times(client_clock).items()}
-                row = {**labels, **_flat(metrics["client_work"]), **seconds}
+                row = {**labels, **_flat(metrics), **(per_round or {}), **seconds}
                 if row.get("train/num_examples") == 0:
                     bar.write(f"{title}, round {round_num}: no client contributed.")
                 last = round_num == rounds
@@ -162,5 +164,7 @@ def cohort_sampler(
 
 
 def _flat(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns nested metrics under flat names, such as train/loss and clients/contributing."""
-    return pd.json_normalize(metrics, sep="/").iloc[0].to_dict()
+    """Returns a round's metrics under flat names, such as train/loss and aggregator/non_finite."""
+    nested = {**metrics["client_work"], "aggregator": metrics["aggregator"]}
+    flat = pd.json_normalize(nested, sep="/").iloc[0].to_dict()
+    return {name: value for name, value in flat.items() if value != ()}  # nothing was measured

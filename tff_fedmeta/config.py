@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Optional
 
 from tff_fedmeta import hyperparameters
+from tff_fedmeta.failures import Failures
 
 AGGREGATORS = ("mean",)
 RUNTIMES = ("local", "worker")
@@ -40,6 +41,12 @@ class ExperimentConfig:
       rounds_per_checkpoint: Rounds between checkpoints, >= 1.
       aggregator: How updates are combined.
       runtime: Where TFF's computations run.
+      client_dropout: This and what follows: how clients fail, as in `failures.Failures`.
+      straggler_fraction: As there.
+      availability: As there.
+      byzantine_fraction: As there.
+      attack: As there.
+      attack_scale: As there.
     """
 
     dataset: str
@@ -61,6 +68,12 @@ class ExperimentConfig:
     num_test_clients: Optional[int] = None
     aggregator: str = "mean"
     runtime: str = "local"
+    client_dropout: float = 0.0
+    straggler_fraction: float = 0.0
+    availability: float = 1.0
+    byzantine_fraction: float = 0.0
+    attack: str = "sign_flip"
+    attack_scale: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("rounds", "clients_per_round", "batch_size"):
@@ -96,6 +109,7 @@ class ExperimentConfig:
             )
         hyperparameters.check_choice("aggregator", self.aggregator, AGGREGATORS)
         hyperparameters.check_choice("runtime", self.runtime, RUNTIMES)
+        _ = self.failures  # which checks itself
 
     @classmethod
     def from_defaults(
@@ -142,6 +156,12 @@ class ExperimentConfig:
         """`{"inner_epochs": n}` or `{"inner_steps": n}`, whichever is set."""
         both = {"inner_epochs": self.inner_epochs, "inner_steps": self.inner_steps}
         return {name: value for name, value in both.items() if value is not None}
+
+    @property
+    def failures(self) -> Failures:
+        """How clients fail."""
+        fields = dataclasses.fields(Failures)
+        return Failures(**{field.name: getattr(self, field.name) for field in fields})
 
     @property
     def hash(self) -> str:

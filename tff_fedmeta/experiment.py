@@ -1,5 +1,6 @@
 """One experiment from data to comparison: train each algorithm, adapt, report, export."""
 
+import functools
 import logging
 import math
 import time
@@ -20,6 +21,7 @@ from tff_fedmeta import (
     client_data,
     example_client,
     export,
+    failures,
     reporting,
     training,
 )
@@ -132,7 +134,11 @@ def build_process(
     if "inner_learning_rate" in values:  # without local steps their number has no meaning
         values.update(config.local_budget)
     return _BUILDERS[algorithm](
-        model_fn, batch_size=config.batch_size, server_optimizer=server_optimizer, **values
+        model_fn,
+        batch_size=config.batch_size,
+        server_optimizer=server_optimizer,
+        roles=config.failures.need_roles,
+        **values,
     )
 
 
@@ -224,18 +230,26 @@ def train_algorithm(
 ) -> Any:
     """Trains one algorithm, recording into `directory` if given, and returns its weights."""
     process = build_process(config, algorithm, task.model_fn)
-    cohort = training.cohort_sampler(task.train_clients, config.clients_per_round, config.seed)
+    sampler_of = functools.partial(
+        training.cohort_sampler, clients_per_round=config.clients_per_round, seed=config.seed
+    )
+    cohort = failures.cohorts(config.failures, task.train_clients, sampler_of, config.seed)
+    num_classes = _num_classes(task) if config.failures.flip_labels else 0
     monitor = list(evaluators.values())[len(evaluators) // 2]
     monitored = task.validation_clients[:_MONITORED_CLIENTS]
 
     def clients_of_round(round_num: int) -> list[tf.data.Dataset]:
-        return [
-            client_data.client_dataset(
-                *read(client),
-                seed=client_data.stream_seed(config.seed, "training", round_num, client),
-            )
-            for client in cohort(round_num)
-        ]
+        return [make_client(round_num, client) for client in cohort(round_num).answering]
+
+    def make_client(round_num: int, client: str) -> tf.data.Dataset:
+        x, y = read(client)
+        seed = client_data.stream_seed(config.seed, "training", round_num, client)
+        now, role = cohort(round_num), None
+        if config.failures.flip_labels and client in now.byzantine:
+            y = failures.flip_labels(y, num_classes)
+        if config.failures.need_roles:
+            role = now.role(client, config.failures)
+        return client_data.client_dataset(x, y, seed, role)
 
     def evaluate(weights: Any) -> dict[str, float]:
         clients = adaptation_curves(config, monitor, weights, monitored, read)
@@ -258,8 +272,15 @@ def train_algorithm(
         rounds_per_evaluation=config.rounds_per_evaluation,
         rounds_per_checkpoint=config.rounds_per_checkpoint,
         client_clock=client_clock,
+        figures_of_round=(lambda number: cohort(number).counts) if config.failures.any else None,
     )
     return process.get_model_weights(state)
+
+
+def _num_classes(task: Any) -> int:
+    """Returns how many classes the model of a classification tells apart."""
+    outputs = task.build_keras_model().output_shape[-1]
+    return 2 if outputs == 1 else outputs
 
 
 def validation_curves(

@@ -104,7 +104,7 @@ def table(
         "cohorts; *examples* are those that clients walked in training. A *gradient evaluation* is "
         "a batch; a Hessian-vector product is two.",
         "",
-        *(f"- {line}" for line in _differences(config)),
+        *(f"- {line}" for line in _differences(config) + _failures(config)),
         "",
         f"Configuration {config.hash}, seed {config.seed}; see config.json.",
         "",
@@ -178,6 +178,14 @@ def _differences(config: ExperimentConfig) -> list[str]:
             else "reptile and fedavg coincide: same server step, local epochs, rates and weights."
         )
     return lines
+
+
+def _failures(config: ExperimentConfig) -> list[str]:
+    """Says how clients failed, if they did."""
+    if not config.failures.any:
+        return []
+    how = ", ".join(f"{name} {value}" for name, value in vars(config.failures).items())
+    return [f"clients failed in every row alike, as metrics.csv counts: {how}"]
 
 
 def plot(

@@ -19,6 +19,9 @@ _SHOWN = {"loss": "train/loss", "accuracy": "train/accuracy", "seconds": "second
 
 _ROWS = "metrics.csv"
 
+# What a round without clients tells.
+_NOTHING = {"train/num_examples": 0, "train/num_batches": 0}
+
 
 def train(
     process: tff.learning.templates.LearningProcess,
@@ -32,15 +35,17 @@ def train(
     rounds_per_evaluation: int = 1,
     rounds_per_checkpoint: int = 1,
     client_clock: Optional[Callable[[], float]] = None,
+    figures_of_round: Optional[Callable[[int], Mapping[str, Any]]] = None,
 ) -> Any:
     """Runs a learning process for `rounds` rounds, continuing from a checkpoint if there is one.
 
     A round is a pure function of the state before it and its number, so that a continued run ends
-    with the weights of an uninterrupted one.
+    with the weights of an uninterrupted one. A round to which no client contributes leaves the
+    state as it was.
 
     Args:
       process: What to train.
-      clients_of_round: Round number, from 1 -> the clients' datasets.
+      clients_of_round: Round number, from 1 -> the clients' datasets; may be none.
       rounds: Rounds altogether, those before the checkpoint included.
       directory: Where `metrics.csv`, `checkpoints/` and `tensorboard/` go; None keeps nothing.
         `metrics.csv` is written with each checkpoint.
@@ -50,6 +55,7 @@ def train(
       rounds_per_evaluation: Rounds between evaluations; the last round is evaluated too.
       rounds_per_checkpoint: Rounds between checkpoints; the last round is kept too.
       client_clock: Returns the seconds spent on clients so far, as `local_runtime` tells them.
+      figures_of_round: Round number -> more columns of its row, a pure function.
 
     Returns:
       The process's state after the last round.
@@ -75,11 +81,15 @@ def train(
         ) as bar:
             for round_num in range(done + 1, rounds + 1):
                 start = _times(client_clock)
-                state, metrics = process.next(state, clients_of_round(round_num))
+                state, row = _next(process, state, clients_of_round(round_num))
                 seconds = {name: now - start[name] for name, now in _times(client_clock).items()}
-                row = {**labels, **_flat(metrics["client_work"]), **seconds}
-                if row.get("train/num_examples") == 0:
-                    bar.write(f"{title}, round {round_num}: no client contributed.")
+                figures = figures_of_round(round_num) if figures_of_round is not None else {}
+                row = {**labels, **row, **figures, **seconds}
+                if _none_contributed(row):
+                    bar.write(
+                        f"{title}, round {round_num}: no client contributed. The model stays as it "
+                        "was."
+                    )
                 last = round_num == rounds
                 if last or round_num % rounds_per_evaluation == 0:
                     row.update(evaluated())
@@ -90,6 +100,24 @@ def train(
                 bar.set_postfix(shown, refresh=False)
                 bar.update()
     return state
+
+
+def _next(
+    process: tff.learning.templates.LearningProcess, state: Any, clients: list[Any]
+) -> tuple[Any, dict[str, Any]]:
+    """Returns the state after a round and what the clients tell; nothing of nobody is no change.
+
+    An aggregator may make zeros of nobody, with which an optimizer like Adam would still move.
+    """
+    if not clients:
+        return state, _NOTHING
+    after, metrics = process.next(state, clients)
+    row = _flat(metrics["client_work"])
+    return (state if _none_contributed(row) else after), row
+
+
+def _none_contributed(row: Mapping[str, Any]) -> bool:
+    return row.get("train/num_examples") == 0
 
 
 def _times(client_clock: Optional[Callable[[], float]]) -> dict[str, float]:

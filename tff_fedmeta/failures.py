@@ -192,9 +192,11 @@ def flip_labels(y: Any, num_classes: int) -> np.ndarray:
 def check_labels(dtype: Any) -> None:
     """Raises ValueError unless labels of this type, None if there are several, can be flipped."""
     if dtype is None or not np.issubdtype(dtype, np.integer):
+        kind = "several arrays" if dtype is None else np.dtype(dtype).name
+        others = ", ".join(attack for attack in ATTACKS if attack != "label_flip")
         raise ValueError(
             "attack=label_flip needs labels that are whole numbers, classes, but those of this "
-            f"task are {dtype or 'several arrays'}; choose another of: {', '.join(ATTACKS)}."
+            f"task are {kind}; choose another attack: {others}."
         )
 
 

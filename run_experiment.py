@@ -19,7 +19,14 @@ from typing import IO, Any, Optional
 from absl import flags
 
 import datasets
-from tff_fedmeta import artifacts, failures, runtime, worker, worker_context
+from tff_fedmeta import (
+    aggregator_options,
+    artifacts,
+    failures,
+    runtime,
+    worker,
+    worker_context,
+)
 from tff_fedmeta.config import AGGREGATORS, RUNTIMES, ExperimentConfig
 from tff_fedmeta.hyperparameters import HYPERPARAMETERS, check_choice
 
@@ -158,6 +165,22 @@ _DEFINE = {
     float: flags.DEFINE_float,
     str: flags.DEFINE_string,
 }
+# option of an aggregator -> those that have it
+_AGGREGATOR_OPTIONS: dict[str, list[str]] = {}
+for _name in AGGREGATORS:
+    for _option in aggregator_options.option_fields(_name):
+        _AGGREGATOR_OPTIONS.setdefault(_option, []).append(_name)
+_FLAGS["Options of aggregators"] = [
+    (
+        _DEFINE[aggregator_options.option_kind(field)],
+        name,
+        None,
+        f"{', '.join(takers)}: {field.metadata['help']}"
+        + ("" if field.default is None else f" [{json.dumps(field.default)}]"),
+    )
+    for name, takers in _AGGREGATOR_OPTIONS.items()
+    for field in [aggregator_options.option_fields(takers[0])[name]]
+]
 _FLAGS["Options of data sets"] = [
     (
         _DEFINE[next(iter(takers.values())).kind],
@@ -172,7 +195,7 @@ _FLAGS["Options of data sets"] = [
 ]
 # Flags that are no fields of the configuration, or not under their own name.
 _NOT_CONFIGURATION = {
-    *("dataset", "cache_dir", "output_dir", "resume", *_OPTIONS),
+    *("dataset", "cache_dir", "output_dir", "resume", *_OPTIONS, *_AGGREGATOR_OPTIONS),
     *("hparam", "inner_learning_rate", "server_learning_rate"),
 }
 
@@ -277,6 +300,9 @@ def _configuration(values: dict[str, Any]) -> ExperimentConfig:
     options, defaults = datasets.configure(dataset, _task_options(dataset, values))
     said = {name: value for name, value in values.items() if name not in _NOT_CONFIGURATION}
     said["task_options"] = options
+    said["aggregator_options"] = {
+        name: values[name] for name in _AGGREGATOR_OPTIONS if values[name] is not None
+    }
     if said["algorithms"] is not None:
         said["algorithms"] = tuple(said["algorithms"])
     if said["adaptation_learning_rates"] is not None:

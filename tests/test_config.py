@@ -3,7 +3,6 @@ import json
 
 import pytest
 
-from tff_fedmeta import config
 from tff_fedmeta.config import ExperimentConfig
 
 DEFAULTS = dict(
@@ -44,7 +43,8 @@ OTHER_VALUES = dict(
     num_test_clients=7,
     rounds_per_evaluation=6,
     rounds_per_checkpoint=6,
-    aggregator="other",
+    aggregator="robust",
+    aggregator_options={"trim_fraction": 0.1},
     runtime="worker",
 )
 
@@ -85,14 +85,22 @@ def test_json_gives_back_the_same_configuration():
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(ExperimentConfig)])
-def test_every_field_changes_the_hash_and_shows_as_a_difference(name, monkeypatch):
-    monkeypatch.setattr(config, "AGGREGATORS", ("mean", "other"))
+def test_every_field_changes_the_hash_and_shows_as_a_difference(name):
     values = {name: OTHER_VALUES[name]}
     if name == "inner_steps":
         values["inner_epochs"] = None
-    other = dataclasses.replace(CONFIG, **values)
-    assert other.hash != CONFIG.hash
-    assert {part.split()[0] for part in CONFIG.differences(other).split("; ")} == set(values)
+    trimmed = name == "aggregator_options"
+    base = dataclasses.replace(CONFIG, aggregator="trimmed_mean") if trimmed else CONFIG
+    other = dataclasses.replace(base, **values)
+    assert other.hash != base.hash
+    assert {part.split()[0] for part in base.differences(other).split("; ")} == set(values)
+
+
+def test_options_of_the_aggregator_have_defaults_which_are_written():
+    trimmed = make_config(aggregator="trimmed_mean")
+    assert trimmed.aggregator_options == {"trim_fraction": 0.3}
+    assert trimmed == dataclasses.replace(trimmed, aggregator_options={"trim_fraction": 0.3})
+    assert CONFIG.aggregator_options == {}
 
 
 def test_differences_are_told_with_both_values():
@@ -144,7 +152,16 @@ def test_a_missing_or_an_unknown_field_is_refused():
         ({"algorithms": ()}, "one or more different names"),
         ({"algorithms": ("reptile", "reptile")}, "one or more different names"),
         ({"algorithms": ("reptil",)}, "algorithm must be .*Did you mean 'reptile'?"),
-        ({"aggregator": "median"}, "aggregator must be one of"),
+        ({"aggregator": "mode"}, "aggregator must be one of"),
+        (
+            {"aggregator_options": {"trim_fraction": 0.1}},
+            "trim_fraction is for the aggregator trimmed_mean, not for mean",
+        ),
+        ({"aggregator_options": {"trim": 1}}, "No aggregator has an option 'trim'"),
+        (
+            {"aggregator": "trimmed_mean", "aggregator_options": {"trim_fraction": 0.5}},
+            "trim_fraction must be less than 0.5",
+        ),
         ({"runtime": "remote_cluster"}, "runtime must be one of"),
     ],
 )

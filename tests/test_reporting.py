@@ -30,6 +30,8 @@ def metrics(first_accuracy):
             "train/num_examples": [np.nan, 100, 120],
             "train/num_batches": [np.nan, 5, 6],
             "seconds": [np.nan, 1.5, 2.5],
+            "bytes/down_per_client": [np.nan, 4_800_000, 4_800_000],
+            "bytes/up_per_client": [np.nan, 1_200_000, 1_200_000],
             "validation/accuracy_before": [0.1, np.nan, first_accuracy],
             "validation/accuracy_after": [0.2, np.nan, first_accuracy + 0.1],
         },
@@ -75,6 +77,21 @@ def test_row_has_the_budget_of_all_rounds():
     assert row("fedavg")["gradient evaluations"] == "11"
     assert row("fedavg")["training seconds"] == "4"
     assert row("fedavg")["adaptation"] == "2 steps at 0.02"
+
+
+def test_row_has_the_bytes_of_a_client_and_of_all_of_them():
+    few = dataclasses.replace(CONFIG, clients_per_round=3)
+    assert row("fedavg", few)["MB down / up"] == "4.8 / 1.2"
+    assert row("fedavg", few)["MB in all"] == "36"  # 6 MB, 3 clients, 2 rounds
+    many = dataclasses.replace(CONFIG, clients_per_round=300)
+    assert row("fedavg", many)["MB in all"] == "3,600"
+
+
+def test_the_text_says_how_updates_were_aggregated():
+    assert "aggregated by **mean**." in reporting.table(CONFIG, TASK, METRICS, RESULTS)
+    trimmed = dataclasses.replace(CONFIG, aggregator="trimmed_mean")
+    text = reporting.table(trimmed, TASK, METRICS, RESULTS)
+    assert "aggregated by **trimmed_mean** (trim_fraction 0.3)." in text
 
 
 def test_learnt_rates_and_counted_work_are_shown():

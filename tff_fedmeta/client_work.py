@@ -12,6 +12,9 @@ from tff_fedmeta import attacks, client_model, local_updates, minibatches
 # clients have roles it is given `work_share` too.
 ComputeUpdate = Callable[..., local_updates.LocalUpdate]
 
+# The name of the counts among the metrics, which no metric of a model has.
+_COUNTS = "client_work.counts"
+
 
 def build_client_work(
     model_fn: client_model.ModelFn,
@@ -34,7 +37,8 @@ def build_client_work(
       compute_update: What the client computes, on a model that holds the server's weights.
       learned_rates: Whether a learnt rate for each weight travels behind the weights (Meta-SGD).
       client_weighting: NUM_EXAMPLES weighs a client by all of its examples, UNIFORM by one.
-      metrics_aggregator: As in `tff.learning.algorithms`; None is `sum_then_finalize`.
+      metrics_aggregator: As in `tff.learning.algorithms`; None is `sum_then_finalize`. It adds up
+        the counts of `clients` and `work` too, so that with secure sums nothing is in the clear.
       min_examples: The fewest examples the local update can use.
       roles: Whether clients have a role and do as it says (`failures.Role`).
 
@@ -54,7 +58,9 @@ def build_client_work(
     metrics_aggregator = metrics_aggregator or tff.learning.metrics.sum_then_finalize
     types = client_model.client_types(model_fn, learned_rates, roles)
     with tf.Graph().as_default():  # keeps this model's variables out of the caller's graph
-        aggregate_metrics = metrics_aggregator(model_fn().metric_finalizers())
+        finalizers = collections.OrderedDict(model_fn().metric_finalizers())
+    finalizers[_COUNTS] = lambda counts: counts
+    aggregate_metrics = metrics_aggregator(finalizers)
 
     @tff.tensorflow.computation(types.weights, types.client)
     def work(weights, dataset):
@@ -71,11 +77,12 @@ def build_client_work(
         tff.FederatedType(types.client, tff.CLIENTS),
     )
     def next_round(state, weights, clients):
-        result, metrics, counts = tff.federated_map(work, (weights, clients))
-        sums = tff.federated_sum(counts)
+        result, metrics = tff.federated_map(work, (weights, clients))
+        train = aggregate_metrics(metrics)
+        counts = train[_COUNTS]
         measurements = tff.federated_zip(
             collections.OrderedDict(
-                train=aggregate_metrics(metrics), clients=sums["clients"], work=sums["work"]
+                train=_without_counts(train), clients=counts["clients"], work=counts["work"]
             )
         )
         return tff.templates.MeasuredProcessOutput(state, result, measurements)
@@ -84,8 +91,16 @@ def build_client_work(
     return attacks.corrupting(process) if roles else process
 
 
+def _without_counts(aggregated):
+    """Returns the metrics of the model, of a server's value of metrics and counts."""
+    names = [name for name, _ in tff.structure.iter_elements(aggregated.type_signature.member)]
+    return tff.federated_zip(
+        collections.OrderedDict((name, aggregated[name]) for name in names if name != _COUNTS)
+    )
+
+
 def _run_client(model, compute_update, weights, dataset, client_weighting, min_examples):
-    """Returns one client's `ClientResult`, unfinalized metrics and counts."""
+    """Returns one client's `ClientResult`, and unfinalized metrics with the counts among them."""
 
     @tf.function
     def run(weights, client):
@@ -125,6 +140,7 @@ def _run_client(model, compute_update, weights, dataset, client_weighting, min_e
             update=tf.nest.pack_sequence_as(weights.trainable, update),
             update_weight=tf.where(contributes, weight, 0.0),
         )
-        return result, metrics, collections.OrderedDict(clients=clients, work=work)
+        counts = collections.OrderedDict(clients=clients, work=work)
+        return result, collections.OrderedDict(metrics, **{_COUNTS: counts})
 
     return run(weights, dataset.get_single_element())

@@ -34,37 +34,27 @@ class Sums:
         self._secure_types = [
             leaf for sums in (bits, bounded, modular) for leaf in tff_values.leaf_types(sums)
         ]
-        widths, bounds, moduli = (
-            _constants(computation)
-            for computation in (
-                form.secure_sum_bitwidth,
-                form.secure_sum_max_input,
-                form.secure_modular_sum_modulus,
-            )
-        )
-        # The greatest value that a client may contribute to each sum, and the sums' moduli.
-        self._greatest = [2**width - 1 for width in widths] + bounds + [m - 1 for m in moduli]
-        self._moduli = [None] * len(widths + bounds) + moduli
+        self._limits = secure_sum_limits(form)
         self._zero = GraphFunction(form.zero, "zero")
         self._accumulate = GraphFunction(form.accumulate, "accumulate")
-        self._accumulator_types = tff_values.leaf_types(form.accumulate.type_signature.result)
-        self.num_accumulators = len(self._accumulator_types)
+        accumulator_types = tff_values.leaf_types(form.accumulate.type_signature.result)
+        self.num_accumulators = len(accumulator_types)
+        self._types = accumulator_types + self._secure_types
         merge = GraphFunction(form.merge, "merge")
         with tf.Graph().as_default() as graph:
             self._zero_program = Program(graph, [], self.zero())
         with tf.Graph().as_default() as graph:
-            types = self._accumulator_types + self._secure_types
-            one, other = ([placeholder(leaf) for leaf in types] for _ in range(2))
+            one, other = ([placeholder(leaf) for leaf in self._types] for _ in range(2))
             count = self.num_accumulators
             merged = merge(one[:count] + other[:count])
-            merged += map(_added, one[count:], other[count:], self._moduli)
+            moduli = [modulus for _, modulus in self._limits]
+            merged += map(_added, one[count:], other[count:], moduli)
             self._merge_program = Program(graph, one + other, merged)
 
     @property
     def shapes(self) -> list[tf.TensorShape]:
         """The shapes of the sums' tensors."""
-        types = self._accumulator_types + self._secure_types
-        return [tf.TensorShape(type_spec.shape) for type_spec in types]
+        return [tf.TensorShape(type_spec.shape) for type_spec in self._types]
 
     def add_library(self) -> None:
         """Adds the functions that `zero` and `add` call to the current graph."""
@@ -80,8 +70,8 @@ class Sums:
         first = len(update) - len(self._secure_types)
         accumulators = self._accumulate([*sums[: self.num_accumulators], *update[:first]])
         secure = []
-        for total, value, greatest, modulus in zip(
-            sums[self.num_accumulators :], update[first:], self._greatest, self._moduli
+        for total, value, (greatest, modulus) in zip(
+            sums[self.num_accumulators :], update[first:], self._limits
         ):
             most = min(greatest, value.dtype.max)
             message = f"A client's value for a secure sum must be in [0, {greatest}]."
@@ -171,6 +161,25 @@ def _added(total: tf.Tensor, value: tf.Tensor, modulus: Optional[int]) -> tf.Ten
         return total + value
     # Two values below the modulus may not fit together into its type.
     return tf.cast((tf.cast(total, tf.int64) + tf.cast(value, tf.int64)) % modulus, value.dtype)
+
+
+def secure_sum_limits(form: Any) -> list[tuple[int, Optional[int]]]:
+    """Returns, for each tensor of a form's secure sums, its elements' greatest value and modulus.
+
+    The greatest is what one client may contribute; the modulus is None where TFF leaves it to the
+    protocol to choose one that the sum fits into.
+    """
+    widths, bounds, moduli = (
+        _constants(computation)
+        for computation in (
+            form.secure_sum_bitwidth,
+            form.secure_sum_max_input,
+            form.secure_modular_sum_modulus,
+        )
+    )
+    limits: list[tuple[int, Optional[int]]] = [(2**width - 1, None) for width in widths]
+    limits += [(bound, None) for bound in bounds]
+    return limits + [(modulus - 1, modulus) for modulus in moduli]
 
 
 def _constants(computation: tff.Computation) -> list[int]:

@@ -10,10 +10,10 @@ import math
 from collections.abc import Mapping
 from typing import Any, Optional
 
-from tff_fedmeta import hyperparameters
+from tff_fedmeta import aggregator_options, hyperparameters
 from tff_fedmeta.failures import Failures
 
-AGGREGATORS = ("mean",)
+AGGREGATORS = tuple(aggregator_options.AGGREGATORS)
 RUNTIMES = ("local", "worker")
 
 
@@ -39,7 +39,8 @@ class ExperimentConfig:
       num_test_clients: How many clients are held out for the test; None is the task's share.
       rounds_per_evaluation: Rounds between evaluations on validation clients, >= 1.
       rounds_per_checkpoint: Rounds between checkpoints, >= 1.
-      aggregator: How updates are combined.
+      aggregator: How updates are combined, one of `AGGREGATORS`.
+      aggregator_options: All of its options, as `aggregator_options.py` has them.
       runtime: Where TFF's computations run.
       client_dropout: This and what follows: how clients fail, as in `failures.Failures`.
       straggler_fraction: As there.
@@ -67,6 +68,7 @@ class ExperimentConfig:
     seed: int = 0
     num_test_clients: Optional[int] = None
     aggregator: str = "mean"
+    aggregator_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     runtime: str = "local"
     client_dropout: float = 0.0
     straggler_fraction: float = 0.0
@@ -107,7 +109,9 @@ class ExperimentConfig:
                 f"hyperparameters are for {sorted(self.hyperparameters)}, but the algorithms are "
                 f"{sorted(self.algorithms)}."
             )
-        hyperparameters.check_choice("aggregator", self.aggregator, AGGREGATORS)
+        # Options left out get their defaults here, so that the hash does not depend on who does it.
+        options = aggregator_options.resolve(self.aggregator, self.aggregator_options)
+        object.__setattr__(self, "aggregator_options", options)
         hyperparameters.check_choice("runtime", self.runtime, RUNTIMES)
         _ = self.failures  # which checks itself
 

@@ -15,6 +15,7 @@ import tqdm
 
 from tff_fedmeta import (
     adaptation,
+    aggregators,
     algorithms,
     artifacts,
     baselines,
@@ -23,6 +24,7 @@ from tff_fedmeta import (
     export,
     failures,
     reporting,
+    traffic,
     training,
 )
 from tff_fedmeta.config import ExperimentConfig
@@ -137,6 +139,10 @@ def build_process(
         model_fn,
         batch_size=config.batch_size,
         server_optimizer=server_optimizer,
+        model_aggregator=aggregators.build_aggregator(
+            config.aggregator, **config.aggregator_options
+        ),
+        metrics_aggregator=aggregators.build_metrics_aggregator(config.aggregator),
         roles=config.failures.need_roles,
         **values,
     )
@@ -230,6 +236,7 @@ def train_algorithm(
 ) -> Any:
     """Trains one algorithm, recording into `directory` if given, and returns its weights."""
     process = build_process(config, algorithm, task.model_fn)
+    sent = traffic.bytes_per_client(process, config.clients_per_round)
     sampler_of = functools.partial(
         training.cohort_sampler, clients_per_round=config.clients_per_round, seed=config.seed
     )
@@ -268,6 +275,7 @@ def train_algorithm(
         directory=directory,
         title=algorithm,
         labels={"data_source": task.data_source},
+        per_round={f"bytes/{way}_per_client": count for way, count in sent._asdict().items()},
         evaluate=evaluate if directory is not None else None,
         rounds_per_evaluation=config.rounds_per_evaluation,
         rounds_per_checkpoint=config.rounds_per_checkpoint,

@@ -5,6 +5,7 @@ called with its packed argument and `in_order`, a map that computes side by side
 (`in_process.py`).
 """
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,9 @@ from tff_fedmeta.tensorflow_programs import GraphFunction, Program, placeholders
 # TFF would inline loops in a way that keeps them out of other loops; sessions optimize anyway.
 _AS_TRACED = tf.compat.v1.ConfigProto()
 _AS_TRACED.graph_options.rewrite_options.disable_meta_optimizer = True
+
+# What `learning_form` has made, for as long as the computations are there.
+_FORMS: weakref.WeakKeyDictionary[tff.Computation, Any] = weakref.WeakKeyDictionary()
 
 
 class UnsupportedComputationError(ValueError):
@@ -122,9 +126,8 @@ class Round:
 
     def __init__(self, computation: tff.Computation):
         self._signature = computation.type_signature
-        form = tff.backends.mapreduce.get_map_reduce_form_for_computation(
-            computation if _is_learning_round(self._signature) else _as_learning_round(computation),
-            _AS_TRACED,
+        form = learning_form(
+            computation if _is_learning_round(self._signature) else _as_learning_round(computation)
         )
         self._parameter = _Parameter(self._signature.parameter)
         self._form = form
@@ -158,6 +161,15 @@ class Round:
         self._sums.close()
         for cohort in self._cohorts.values():
             cohort.close()
+
+
+def learning_form(computation: tff.Computation) -> tff.backends.mapreduce.MapReduceForm:
+    """Returns TFF's split of (state, clients' values) -> (state, output), made once."""
+    if computation not in _FORMS:
+        _FORMS[computation] = tff.backends.mapreduce.get_map_reduce_form_for_computation(
+            computation, _AS_TRACED
+        )
+    return _FORMS[computation]
 
 
 def _as_tensorflow(computation: tff.Computation) -> tff.Computation:

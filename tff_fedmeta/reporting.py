@@ -81,7 +81,10 @@ def table(
     adapted: dict[str, dict[str, Any]],
 ) -> str:
     """Returns the comparison as Markdown: a row for each algorithm, and what the rows mean."""
-    rows = {name: _row(metrics[name], adapted[name]) for name in config.algorithms}
+    rows = {
+        name: _row(metrics[name], adapted[name], config.clients_per_round)
+        for name in config.algorithms
+    }
     frame = pd.DataFrame.from_dict(rows, orient="index")
     some = next(iter(adapted.values()))
     stands_in = task.data_source == "embedded" and task.has_real_data
@@ -104,6 +107,11 @@ def table(
         "cohorts; *examples* are those that clients walked in training. A *gradient evaluation* is "
         "a batch; a Hessian-vector product is two.",
         "",
+        f"Updates were aggregated by {_aggregation(config)}. *MB down / up*: what the server sends "
+        "to a client in a round, and a client to the server: weights, updates as the aggregator "
+        "encodes them, metrics and counts, without what transport and cryptography add; *MB in "
+        "all*: of all clients in all rounds of training.",
+        "",
         *(f"- {line}" for line in _differences(config) + _failures(config)),
         "",
         f"Configuration {config.hash}, seed {config.seed}; see config.json.",
@@ -112,8 +120,9 @@ def table(
     return "\n".join(lines)
 
 
-def _row(metrics: pd.DataFrame, adapted: dict[str, Any]) -> dict[str, str]:
+def _row(metrics: pd.DataFrame, adapted: dict[str, Any], clients_per_round: int) -> dict[str, str]:
     summary, chosen = adapted["summary"], adapted["chosen"]
+    down, up = (metrics[f"bytes/{way}_per_client"] for way in ("down", "up"))
     before, after = summary["before"], summary["after"]
     return {
         "before": f"{before['mean']:.4f} ± {before['std']:.4f}",
@@ -125,8 +134,19 @@ def _row(metrics: pd.DataFrame, adapted: dict[str, Any]) -> dict[str, str]:
         "rounds": f"{metrics.index.max():,}",
         "examples": f"{int(_examples(metrics).sum()):,}",
         "gradient evaluations": f"{int(_gradient_evaluations(metrics).sum()):,}",
+        "MB down / up": f"{_megabytes(down.max())} / {_megabytes(up.max())}",
+        "MB in all": _megabytes((down + up).sum() * clients_per_round),
         "training seconds": f"{metrics['seconds'].sum():.0f}",
     }
+
+
+def _megabytes(count: float) -> str:
+    return f"{count / 1e6:,.0f}" if count >= 1e9 else f"{count / 1e6:.3g}"
+
+
+def _aggregation(config: ExperimentConfig) -> str:
+    options = ", ".join(f"{name} {value}" for name, value in config.aggregator_options.items())
+    return f"**{config.aggregator}**" + (f" ({options})" if options else "")
 
 
 def _rate_in_words(chosen: dict[str, Any]) -> str:

@@ -31,6 +31,7 @@ def train(
     directory: Optional[Path] = None,
     title: str = "",
     labels: Optional[Mapping[str, Any]] = None,
+    per_round: Optional[Mapping[str, float]] = None,
     evaluate: Optional[Callable[[Any], Mapping[str, float]]] = None,
     rounds_per_evaluation: int = 1,
     rounds_per_checkpoint: int = 1,
@@ -51,6 +52,7 @@ def train(
         `metrics.csv` is written with each checkpoint.
       title: What the progress bar calls it.
       labels: Constant columns of `metrics.csv`.
+      per_round: Figures that are the same in every round, which row 0 is not.
       evaluate: The model's weights -> named figures, added to the row of their round.
       rounds_per_evaluation: Rounds between evaluations; the last round is evaluated too.
       rounds_per_checkpoint: Rounds between checkpoints; the last round is kept too.
@@ -84,7 +86,7 @@ def train(
                 state, row = _next(process, state, clients_of_round(round_num))
                 seconds = {name: now - start[name] for name, now in _times(client_clock).items()}
                 figures = figures_of_round(round_num) if figures_of_round is not None else {}
-                row = {**labels, **row, **figures, **seconds}
+                row = {**labels, **row, **(per_round or {}), **figures, **seconds}
                 if _none_contributed(row):
                     bar.write(
                         f"{title}, round {round_num}: no client contributed. The model stays as it "
@@ -112,7 +114,7 @@ def _next(
     if not clients:
         return state, _NOTHING
     after, metrics = process.next(state, clients)
-    row = _flat(metrics["client_work"])
+    row = _flat(metrics)
     return (state if _none_contributed(row) else after), row
 
 
@@ -190,5 +192,7 @@ def cohort_sampler(
 
 
 def _flat(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns nested metrics under flat names, such as train/loss and clients/contributing."""
-    return pd.json_normalize(metrics, sep="/").iloc[0].to_dict()
+    """Returns a round's metrics under flat names, such as train/loss and aggregator/non_finite."""
+    nested = {**metrics["client_work"], "aggregator": metrics["aggregator"]}
+    flat = pd.json_normalize(nested, sep="/").iloc[0].to_dict()
+    return {name: value for name, value in flat.items() if value != ()}  # nothing was measured

@@ -1,0 +1,89 @@
+"""How the clients' updates are combined: TFF aggregation factories by name.
+
+All are given the clients' weights. A client with weight 0 was left out and counts nowhere. If all
+are, the result is NaN, which TFF's finalizer rejects: model and optimizer stay as they were.
+"""
+
+import functools
+from typing import Any, Callable, Optional
+
+import tensorflow_federated as tff
+
+from tff_fedmeta import aggregator_options, secure_sums
+from tff_fedmeta.coordinate_wise import TrimmedMeanFactory
+from tff_fedmeta.left_out import LeavingOutNonFiniteFactory
+
+Factory = tff.aggregators.WeightedAggregationFactory
+
+# Tensors with more elements are quantized: small ones are cheap, and their errors are not.
+_QUANTIZED_ABOVE = 1000
+
+
+def build_aggregator(name: str, **options: Any) -> Factory:
+    """Returns the aggregation factory of a name: the `model_aggregator` of every `build_*`.
+
+    | name | what it is |
+    |---|---|
+    | mean | the weighted mean |
+    | robust | `tff.learning.robust_aggregator`: the weighted mean after updates with an unusually large coordinate are zeroed and the others clipped in norm, both by what earlier rounds looked like |
+    | median | the median of every coordinate; clients count the same |
+    | trimmed_mean | the mean of every coordinate without its extremes; clients count the same |
+    | secure | the weighted mean by sums of which the server learns nothing but the total |
+    | compressed | the weighted mean of updates sent in few bits |
+
+    All but "mean" also leave out, and count, clients whose update is not finite on arrival.
+    "compressed" rounds at random, without a seed: runs do not repeat bit for bit. All others do.
+
+    Args:
+      name: One of `config.AGGREGATORS`.
+      **options: Its options (`aggregator_options.py`); what is not given has its default.
+
+    Returns:
+      A `tff.aggregators.WeightedAggregationFactory`.
+
+    Raises:
+      ValueError: If there is no such aggregator, it has no such option or a value is wrong.
+    """  # noqa: E501 (rows of a table)
+    return _BUILDERS[name](**aggregator_options.resolve(name, options))
+
+
+def build_metrics_aggregator(name: str) -> Optional[Callable[..., Any]]:
+    """Returns the `metrics_aggregator` that goes with `build_aggregator(name)`; None is TFF's own.
+
+    With "secure" the metrics are secure sums too.
+    """
+    if name in aggregator_options.SECURE:
+        return secure_sums.secure_sum_then_finalize
+    return None
+
+
+def _build_robust() -> Factory:
+    # By itself TFF's would let a NaN pass: it is not greater than any norm.
+    return LeavingOutNonFiniteFactory(tff.learning.robust_aggregator())
+
+
+def _build_trimmed_mean(trim_fraction: float) -> Factory:
+    return LeavingOutNonFiniteFactory(TrimmedMeanFactory(trim_fraction))
+
+
+def _build_secure(secure_clip: float) -> Factory:
+    count = tff.aggregators.SecureSumFactory(upper_bound_threshold=1, lower_bound_threshold=0)
+    return LeavingOutNonFiniteFactory(secure_sums.SecureMeanFactory(secure_clip), count)
+
+
+def _build_compressed(compression_bits: int) -> Factory:
+    quantized_sum = tff.aggregators.EncodedSumFactory.quantize_above_threshold(
+        compression_bits, _QUANTIZED_ABOVE
+    )
+    return LeavingOutNonFiniteFactory(tff.aggregators.MeanFactory(quantized_sum))
+
+
+# name -> builder, called with all of the aggregator's options.
+_BUILDERS: dict[str, Callable[..., Factory]] = {
+    "mean": tff.aggregators.MeanFactory,
+    "robust": _build_robust,
+    "median": functools.partial(_build_trimmed_mean, 0.5),
+    "trimmed_mean": _build_trimmed_mean,
+    "secure": _build_secure,
+    "compressed": _build_compressed,
+}

@@ -141,9 +141,44 @@ def test_labels_that_are_no_classes_cannot_be_flipped(tmp_path, capsys):
     assert not directory.exists()
 
 
+PRIVATE = ["--aggregator=dp", "--algorithms=reptile", "--rounds_per_checkpoint=1"]
+
+
+def test_a_continued_private_run_reports_the_epsilon_of_an_uninterrupted_one(
+    cache, tmp_path, monkeypatch, caplog
+):
+    from tff_fedmeta import privacy
+
+    how = [*PRIVATE, "--noise_multiplier=2", "--dp_delta=0.01", "--client_dropout=0.5"]
+    read, calls = experiment.client_data.stream_seed, []
+
+    def interrupted(seed, *stream):
+        if stream[0] == "training" and stream[1] == 3:
+            calls.append(stream)
+            raise KeyboardInterrupt
+        return read(seed, *stream)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment.client_data, "stream_seed", interrupted)
+        assert run(cache, tmp_path, *how) == 130
+    assert calls and rows(tmp_path).index.max() == 2
+    assert run(cache, tmp_path, *how) == 0
+    population = rows(tmp_path)["clients/available"].max()
+    promise = privacy.Guarantee(2.0, 4, int(population), 0.01)
+    expected = [promise.epsilon(number) for number in (1, 2, 3, 4)]
+    assert rows(tmp_path)["privacy/epsilon"].dropna().tolist() == pytest.approx(expected, rel=1e-9)
+    said = (tmp_path / "comparison.md").read_text()
+    assert f"({expected[-1]:.3g}, 0.01)-differentially private" in said
+    assert "Outside of the guarantee: the figures on training clients" in said
+    assert "reptile: The noise is unusable: with 4 clients a round" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("argument", "said"),
     [
+        ("--aggregator=dp", "needs one of dp_epsilon"),
+        ("--aggregator=ddp", "inside of the secure sum is not offered"),
+        ("--dp_epsilon=1", "dp_epsilon is for the aggregator dp, not for mean"),
         ("--client_dropout=2", "client_dropout must be from 0 to 1, but is 2"),
         ("--availability=0", "availability must be greater than 0"),
         ("--attack=flip", "attack must be one of: sign_flip"),
@@ -154,6 +189,12 @@ def test_wrong_flag_gets_one_sentence_and_status_two(argument, said, capsys):
     assert run_experiment.main(["run_experiment.py", argument]) == 2
     error = capsys.readouterr().err
     assert error.startswith("Error: ") and error.count("\n") == 1 and said in error
+
+
+def test_privacy_refuses_clients_that_are_away(capsys):
+    arguments = [*PRIVATE, "--noise_multiplier=1", "--availability=0.5"]
+    assert run_experiment.main(["x", *arguments]) == 2
+    assert "availability must be 1 with the aggregator dp" in capsys.readouterr().err
 
 
 def test_every_attack_is_in_the_help(capsys):

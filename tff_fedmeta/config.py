@@ -113,7 +113,8 @@ class ExperimentConfig:
         options = aggregator_options.resolve(self.aggregator, self.aggregator_options)
         object.__setattr__(self, "aggregator_options", options)
         hyperparameters.check_choice("runtime", self.runtime, RUNTIMES)
-        if self.aggregator in aggregator_options.PRIVATE and self.failures.availability < 1:
+        failures = self.failures  # which checks itself
+        if self.aggregator in aggregator_options.PRIVATE and failures.availability < 1:
             raise ValueError(
                 "availability must be 1 with the aggregator dp, whose accountant takes it that all "
                 f"clients are equally likely to be in a round, but is {self.availability}."

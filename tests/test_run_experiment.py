@@ -107,6 +107,28 @@ def test_tffs_worker_trains_the_same_models(finished, cache, tmp_path):
     assert read_json(directory / "timings.json")["client_work"] == {}
 
 
+def test_another_aggregator_is_written_down_measured_and_counted(finished, cache, tmp_path):
+    arguments = ["--algorithms=reptile", "--aggregator=trimmed_mean", "--trim_fraction=0.4"]
+    assert run(cache, tmp_path / "run", *arguments) == 0
+    config = ExperimentConfig.from_json((tmp_path / "run" / "config.json").read_text())
+    assert (config.aggregator, config.aggregator_options) == (
+        "trimmed_mean",
+        {"trim_fraction": 0.4},
+    )
+    comparison = (tmp_path / "run" / "comparison.md").read_text()
+    assert "aggregated by **trimmed_mean** (trim_fraction 0.4)" in comparison
+    rows = pd.read_csv(tmp_path / "run" / "reptile" / "metrics.csv")
+    assert rows["aggregator/clients"].tolist()[1:] == [2, 2, 2]
+    assert rows["aggregator/non_finite"].tolist()[1:] == [0, 0, 0]
+    num_weights = sum(w.size for w in exported_weights(tmp_path / "run"))
+    down, up = rows["bytes/down_per_client"], rows["bytes/up_per_client"]
+    assert down.isna()[0] and down.tolist()[1:] == [4 * num_weights] * 3
+    # Besides: the client's weight, metrics, counts.
+    assert up.nunique() == 1 and 4 * num_weights + 4 < up[1] < 4 * num_weights + 100
+    mean = pd.read_csv(finished / "reptile" / "metrics.csv")
+    assert mean["bytes/down_per_client"][1] == down[1]
+
+
 def test_metrics_have_one_row_a_round_and_equal_budgets(finished):
     reptile, fedavg = (
         pd.read_csv(finished / name / "metrics.csv") for name in ("reptile", "fedavg")
@@ -294,7 +316,9 @@ def test_same_seed_gives_the_same_weights_and_another_seed_others(finished, cach
         ("--hparam=reptile", "is written ALGORITHM.NAME=VALUE"),
         ("--hparam=reptile.server_decay=perhaps", "must be true or false"),
         ("--hparam=fedavg.inner_learning_rate=fast", "must be a number"),
-        ("--aggregator=median", "must be one of: mean"),
+        ("--aggregator=mode", "must be one of: mean"),
+        ("--trim_fraction=0.1", "trim_fraction is for the aggregator trimmed_mean, not for mean"),
+        ("--secure_clip=far", "flag --secure_clip=far"),
         ("--runtime=cloud", "must be one of: local"),
         ("emnist", "Flags are written --name=value"),
     ],
@@ -304,6 +328,12 @@ def test_wrong_flag_gets_one_sentence_and_status_two(argument, said, capsys):
     error = capsys.readouterr().err
     assert error.startswith("Error: ") and error.count("\n") == 1
     assert said in error
+
+
+def test_secure_sums_in_tffs_worker_get_one_sentence_and_status_two(capsys):
+    arguments = ["run_experiment.py", "--aggregator=secure", "--runtime=worker"]
+    assert run_experiment.main(arguments) == 2
+    assert "which TFF's worker cannot compute" in capsys.readouterr().err
 
 
 def test_a_rate_that_no_algorithm_has_gets_one_sentence_and_status_two(capsys):

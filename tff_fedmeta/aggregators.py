@@ -13,15 +13,13 @@ from tff_fedmeta import aggregator_options, privacy, secure_sums
 from tff_fedmeta.coordinate_wise import TrimmedMeanFactory
 from tff_fedmeta.left_out import LeavingOutNonFiniteFactory
 
-Factory = tff.aggregators.WeightedAggregationFactory
-
 # Tensors with more elements are quantized: small ones are cheap, and their errors are not.
 _QUANTIZED_ABOVE = 1000
 
 
 def build_aggregator(
     name: str, *, clients_per_round: Optional[int] = None, **options: Any
-) -> Factory:
+) -> tff.aggregators.WeightedAggregationFactory:
     """Returns the aggregation factory of a name: the `model_aggregator` of every `build_*`.
 
     | name | what it is |
@@ -65,21 +63,21 @@ def build_metrics_aggregator(name: str) -> Optional[Callable[..., Any]]:
     return None
 
 
-def _build_robust() -> Factory:
+def _build_robust() -> tff.aggregators.WeightedAggregationFactory:
     # By itself TFF's would let a NaN pass: it is not greater than any norm.
     return LeavingOutNonFiniteFactory(tff.learning.robust_aggregator())
 
 
-def _build_trimmed_mean(trim_fraction: float) -> Factory:
+def _build_trimmed_mean(trim_fraction: float) -> tff.aggregators.WeightedAggregationFactory:
     return LeavingOutNonFiniteFactory(TrimmedMeanFactory(trim_fraction))
 
 
-def _build_secure(secure_clip: float) -> Factory:
+def _build_secure(secure_clip: float) -> tff.aggregators.WeightedAggregationFactory:
     count = tff.aggregators.SecureSumFactory(upper_bound_threshold=1, lower_bound_threshold=0)
     return LeavingOutNonFiniteFactory(secure_sums.SecureMeanFactory(secure_clip), count)
 
 
-def _build_compressed(compression_bits: int) -> Factory:
+def _build_compressed(compression_bits: int) -> tff.aggregators.WeightedAggregationFactory:
     quantized_sum = tff.aggregators.EncodedSumFactory.quantize_above_threshold(
         compression_bits, _QUANTIZED_ABOVE
     )
@@ -92,7 +90,7 @@ def _build_dp(
     dp_clip: Optional[float],
     dp_initial_clip: float,
     **_: Any,
-) -> Factory:
+) -> tff.aggregators.WeightedAggregationFactory:
     if clients_per_round is None or noise_multiplier is None:
         raise ValueError(
             "The aggregator dp needs clients_per_round and noise_multiplier; privacy.find_noise "
@@ -104,7 +102,7 @@ def _build_dp(
 
 
 # name -> builder, called with all of the aggregator's options.
-_BUILDERS: dict[str, Callable[..., Factory]] = {
+_BUILDERS: dict[str, Callable[..., tff.aggregators.WeightedAggregationFactory]] = {
     "mean": tff.aggregators.MeanFactory,
     "robust": _build_robust,
     "median": functools.partial(_build_trimmed_mean, 0.5),

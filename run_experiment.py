@@ -19,7 +19,14 @@ from typing import IO, Any, Optional
 from absl import flags
 
 import datasets
-from tff_fedmeta import aggregator_options, artifacts, runtime, worker, worker_context
+from tff_fedmeta import (
+    aggregator_options,
+    artifacts,
+    failures,
+    runtime,
+    worker,
+    worker_context,
+)
 from tff_fedmeta.config import AGGREGATORS, RUNTIMES, ExperimentConfig
 from tff_fedmeta.hyperparameters import HYPERPARAMETERS, check_choice
 
@@ -75,6 +82,43 @@ _FLAGS: dict[str, list[tuple[Any, str, Any, str]]] = {
         ),
         (flags.DEFINE_string, "aggregator", "mean", f"One of: {', '.join(AGGREGATORS)}."),
         (flags.DEFINE_integer, "seed", 0, "From which all that is random derives, >= 0."),
+    ],
+    "Clients that fail in training": [
+        (
+            flags.DEFINE_float,
+            "client_dropout",
+            0.0,
+            "Probability that a sampled client never answers in a round, from 0 to 1.",
+        ),
+        (
+            flags.DEFINE_float,
+            "straggler_fraction",
+            0.0,
+            "Fraction of the clients of a round that take only a random share of their local "
+            "steps, from 0 to 1.",
+        ),
+        (
+            flags.DEFINE_float,
+            "availability",
+            1.0,
+            f"Share of the rounds in which a client can be sampled, in (0, 1]: its own window of "
+            f"every {failures.DAY} rounds.",
+        ),
+        (
+            flags.DEFINE_float,
+            "byzantine_fraction",
+            0.0,
+            "Fraction of the clients of a round that attack, from 0 to 1.",
+        ),
+        (
+            flags.DEFINE_string,
+            "attack",
+            "sign_flip",
+            f"One of: {', '.join(failures.ATTACKS)}. sign_flip sends -ATTACK_SCALE times the "
+            "update, scale ATTACK_SCALE times, noise Gaussian noise of ATTACK_SCALE times its norm "
+            "instead, nan NaN; label_flip trains on the classes in reverse.",
+        ),
+        (flags.DEFINE_float, "attack_scale", 1.0, "How strong an attack is, > 0."),
     ],
     "Adaptation and evaluation": [
         (
@@ -332,6 +376,9 @@ def _load(config: ExperimentConfig, cache_dir: Optional[str]) -> datasets.Task:
             f"--clients_per_round must be at most the number of training clients, "
             f"{len(task.train_clients)}, but is {config.clients_per_round}."
         )
+    if config.failures.flip_labels:
+        labels = getattr(task.input_spec[1], "dtype", None)
+        failures.check_labels(labels and labels.as_numpy_dtype)
     return task
 
 

@@ -7,9 +7,10 @@ model takes values in the units of the table.
 from __future__ import annotations
 
 import functools
+import json
 import pathlib
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
@@ -151,6 +152,7 @@ def _open(path: str) -> tf.keras.Model:
     # Keras' safe mode, which runs no code of the file's, holds for this format alone.
     if not (path.endswith(".keras") and zipfile.is_zipfile(path)):
         raise DataError(f"{path} is no .keras file: save the model as such, with Keras 2.")
+    _refuse_python(path)
     try:
         return tf.keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # whatever an unfit file makes Keras raise
@@ -159,6 +161,39 @@ def _open(path: str) -> tf.keras.Model:
             f"{path} cannot be opened by Keras of TensorFlow {tf.__version__} in safe mode, which "
             f"takes built-in layers other than Lambda: {reason}."
         ) from error
+
+
+def _refuse_python(path: str) -> None:
+    """Raises DataError if opening the file could run Python that safe mode lets pass.
+
+    Keras 2.14 imports whatever module a configuration names, and unpickles weights that are kept as
+    NumPy's files instead of HDF5.
+    """
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        try:
+            config = json.loads(archive.read("config.json"))
+        except (KeyError, ValueError) as error:
+            raise DataError(f"{path} is no .keras file: it has no config.json.") from error
+    if any(name.endswith((".npz", ".npy", ".pkl")) for name in names):
+        raise DataError(f"{path} keeps weights in a form that could run code: save it as HDF5.")
+    for module in _modules(config):
+        within_keras = module == "keras" or module.startswith("keras.")
+        if module != "builtins" and (not within_keras or module.startswith("keras.utils")):
+            raise DataError(
+                f"{path} wants {module!r} imported, but only layers of Keras are taken."
+            )
+
+
+def _modules(config: Any) -> Iterator[str]:
+    """Yields the Python modules that a Keras configuration names."""
+    if isinstance(config, dict):
+        if config.get("module") is not None:
+            yield str(config["module"])
+        config = list(config.values())
+    if isinstance(config, list):
+        for value in config:
+            yield from _modules(value)
 
 
 def _check_fit(

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -540,6 +541,31 @@ def test_a_keras_file_that_does_not_fit_is_refused(save, save_model, tmp_path):
     refused(str(tmp_path / "missing.keras"), "mlp, conv1d", "missing.keras")
     (tmp_path / "text.keras").write_text("no model")
     refused(str(tmp_path / "text.keras"), "is no .keras file")
+
+
+def test_a_keras_file_that_would_run_python_is_refused(save, save_model, tmp_path):
+    layers, entry = keras_layers()
+    path, fitting = save(make_frame()), Path(save_model(entry([5]), layers.Dense(2)))
+
+    def refused(said, change=lambda config: None, weights="model.weights.h5"):
+        with zipfile.ZipFile(fitting) as archive:
+            files = {name: archive.read(name) for name in archive.namelist()}
+        config = json.loads(files["config.json"])
+        change(config)
+        files["config.json"] = json.dumps(config).encode()
+        files[weights] = files.pop("model.weights.h5")
+        bad = tmp_path / "bad.keras"
+        with zipfile.ZipFile(bad, "w") as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+        with pytest.raises(DataError, match=said):
+            csv_file.load(csv=path, **COLUMNS, feature_columns="a,b,mode", model=str(bad))
+
+    def imports(config):
+        config["config"]["layers"][-1].update(module="os.path", class_name="join")
+
+    refused("wants 'os.path' imported", imports)
+    refused("in a form that could run code", weights="model.weights.npz")
 
 
 # --- the command line ----------------------------------------------------------------------------

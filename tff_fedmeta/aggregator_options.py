@@ -3,7 +3,7 @@
 import dataclasses
 import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Optional
 
 from tff_fedmeta.hyperparameters import check_choice, check_count, check_number
 
@@ -71,6 +71,77 @@ class Compressed:
         check_count("compression_bits", self.compression_bits, 1, 16)
 
 
+DP_SAMPLINGS = ("fixed", "poisson")
+
+
+@dataclasses.dataclass(frozen=True)
+class DP:
+    """Options of user-level differential privacy; see `privacy.py`.
+
+    Attributes:
+      dp_epsilon: The epsilon that all rounds together may cost, > 0, from which the noise is found;
+        or
+      noise_multiplier: the noise's standard deviation over the clip, >= 0.
+      dp_delta: Of (epsilon, delta), in (0, 1); None is N^-1.1, N being the training clients.
+      dp_clip: The norm that updates are clipped to, > 0; None: it follows the norms' median.
+      dp_initial_clip: From where it does, > 0.
+      dp_sampling: "fixed": cohorts as without privacy, of equal size; "poisson": every client takes
+        part in a round by itself with equal probability, which costs a smaller epsilon.
+    """
+
+    dp_epsilon: Optional[float] = _option(
+        None, "Epsilon that all rounds together may cost, > 0, from which the noise is found; or"
+    )
+    noise_multiplier: Optional[float] = _option(
+        None, "the noise's standard deviation over the clip, >= 0."
+    )
+    dp_delta: Optional[float] = _option(
+        None, "Delta of (epsilon, delta), in (0, 1) [N^-1.1 of N training clients]."
+    )
+    dp_clip: Optional[float] = _option(
+        None, "Norm that updates are clipped to, > 0 [it follows the median of their norms]."
+    )
+    dp_initial_clip: float = _option(0.1, "Where a clip that follows the norms begins, > 0.")
+    dp_sampling: str = _option(
+        "fixed",
+        "fixed: cohorts of equal size; poisson: every client by itself with equal probability, "
+        "which costs a smaller epsilon.",
+    )
+
+    def __post_init__(self) -> None:
+        if (self.dp_epsilon is None) == (self.noise_multiplier is None):
+            raise ValueError(
+                "The aggregator dp needs one of dp_epsilon, from which it finds the noise, and "
+                f"noise_multiplier; got {self.dp_epsilon} and {self.noise_multiplier}."
+            )
+        for name in ("dp_epsilon", "dp_clip", "dp_initial_clip"):
+            value = getattr(self, name)
+            if value is not None:
+                check_number(name, value, 0)
+                if value == 0:
+                    raise ValueError(f"{name} must be greater than 0.")
+        if self.noise_multiplier is not None:
+            check_number("noise_multiplier", self.noise_multiplier, 0)
+        if self.dp_delta is not None:
+            check_delta(self.dp_delta)
+        check_choice("dp_sampling", self.dp_sampling, DP_SAMPLINGS)
+
+
+def check_delta(delta: float) -> None:
+    """Raises ValueError unless 0 < delta < 1."""
+    check_number("dp_delta", delta, 0, 1)
+    if delta in (0, 1):
+        raise ValueError(f"dp_delta must lie between 0 and 1, both excluded, but is {delta}.")
+
+
+# What a mean with differential privacy inside of the secure sum may be called.
+_DISTRIBUTED_DP = ("ddp", "ddp_secure", "distributed_dp", "dp_secure", "secure_dp")
+_NO_DISTRIBUTED_DP = (
+    "Differential privacy inside of the secure sum is not offered: nothing accounts for its noise, "
+    "which is no Gaussian, and an epsilon that is not known is no guarantee. Choose dp, where the "
+    "server adds the noise, or secure."
+)
+
 # name -> its options, in the order in which aggregators are listed to users. Every option is a flag
 # of the same name, so no two aggregators have one that means different things.
 AGGREGATORS: dict[str, type] = {
@@ -80,11 +151,15 @@ AGGREGATORS: dict[str, type] = {
     "trimmed_mean": TrimmedMean,
     "secure": Secure,
     "compressed": Compressed,
+    "dp": DP,
 }
 
 # Those that are made of secure sums, which TFF's worker cannot compute.
 SECURE = frozenset({"secure"})
 MAX_SECURE_CLIENTS = 2048  # as many as `secure_sums.py` can add up
+
+# Those that add noise, to nothing too: a round without clients changes the model.
+PRIVATE = frozenset({"dp"})
 
 
 def option_fields(name: str) -> dict[str, dataclasses.Field]:
@@ -103,6 +178,8 @@ def resolve(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       ValueError: If there is no such aggregator, it has no such option or a value is wrong.
     """
+    if name in _DISTRIBUTED_DP or (name in SECURE and set(options) & set(option_fields("dp"))):
+        raise ValueError(_NO_DISTRIBUTED_DP)
     check_choice("aggregator", name, AGGREGATORS)
     for option in options:
         takers = [taker for taker in AGGREGATORS if option in option_fields(taker)]

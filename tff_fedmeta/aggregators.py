@@ -9,7 +9,7 @@ from typing import Any, Callable, Optional
 
 import tensorflow_federated as tff
 
-from tff_fedmeta import aggregator_options, secure_sums
+from tff_fedmeta import aggregator_options, privacy, secure_sums
 from tff_fedmeta.coordinate_wise import TrimmedMeanFactory
 from tff_fedmeta.left_out import LeavingOutNonFiniteFactory
 
@@ -17,7 +17,9 @@ from tff_fedmeta.left_out import LeavingOutNonFiniteFactory
 _QUANTIZED_ABOVE = 1000
 
 
-def build_aggregator(name: str, **options: Any) -> tff.aggregators.WeightedAggregationFactory:
+def build_aggregator(
+    name: str, *, clients_per_round: Optional[int] = None, **options: Any
+) -> tff.aggregators.WeightedAggregationFactory:
     """Returns the aggregation factory of a name: the `model_aggregator` of every `build_*`.
 
     | name | what it is |
@@ -28,12 +30,15 @@ def build_aggregator(name: str, **options: Any) -> tff.aggregators.WeightedAggre
     | trimmed_mean | the mean of every coordinate without its extremes; clients count the same |
     | secure | the weighted mean by sums of which the server learns nothing but the total |
     | compressed | the weighted mean of updates sent in few bits |
+    | dp | the mean of clipped updates with noise; clients count the same (`privacy.py`) |
 
     All but "mean" also leave out, and count, clients whose update is not finite on arrival.
-    "compressed" rounds at random, without a seed: runs do not repeat bit for bit. All others do.
+    "compressed" rounds at random, and "dp" draws noise, without a seed: runs do not repeat bit for
+    bit. All others do.
 
     Args:
       name: One of `config.AGGREGATORS`.
+      clients_per_round: How many clients a round is expected to have, which "dp" has to know.
       **options: Its options (`aggregator_options.py`); what is not given has its default.
 
     Returns:
@@ -42,7 +47,10 @@ def build_aggregator(name: str, **options: Any) -> tff.aggregators.WeightedAggre
     Raises:
       ValueError: If there is no such aggregator, it has no such option or a value is wrong.
     """  # noqa: E501 (rows of a table)
-    return _BUILDERS[name](**aggregator_options.resolve(name, options))
+    values = aggregator_options.resolve(name, options)
+    if name in aggregator_options.PRIVATE:
+        return _build_dp(clients_per_round, **values)
+    return _BUILDERS[name](**values)
 
 
 def build_metrics_aggregator(name: str) -> Optional[Callable[..., Any]]:
@@ -74,6 +82,23 @@ def _build_compressed(compression_bits: int) -> tff.aggregators.WeightedAggregat
         compression_bits, _QUANTIZED_ABOVE
     )
     return LeavingOutNonFiniteFactory(tff.aggregators.MeanFactory(quantized_sum))
+
+
+def _build_dp(
+    clients_per_round: Optional[int],
+    noise_multiplier: Optional[float],
+    dp_clip: Optional[float],
+    dp_initial_clip: float,
+    **_: Any,
+) -> tff.aggregators.WeightedAggregationFactory:
+    if clients_per_round is None or noise_multiplier is None:
+        raise ValueError(
+            "The aggregator dp needs clients_per_round and noise_multiplier; privacy.find_noise "
+            "finds the noise of an epsilon."
+        )
+    return privacy.build_dp_aggregator(
+        clients_per_round, noise_multiplier, dp_clip, dp_initial_clip
+    )
 
 
 # name -> builder, called with all of the aggregator's options.

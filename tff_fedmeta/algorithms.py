@@ -27,6 +27,7 @@ def build_reptile(
     client_weighting: tff.learning.ClientWeighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
     model_aggregator: Optional[Any] = None,
     metrics_aggregator: Optional[Callable[..., Any]] = None,
+    roles: bool = False,
 ) -> tff.learning.templates.LearningProcess:
     """Builds Reptile (Nichol, Achiam and Schulman, arXiv:1803.02999, Algorithm 1).
 
@@ -48,6 +49,7 @@ def build_reptile(
       model_aggregator: A TFF aggregation factory for updates; None is the weighted mean. One that
         takes no weights averages clients that were left out in as zeros.
       metrics_aggregator: As in `tff.learning.algorithms`; None is `sum_then_finalize`.
+      roles: Whether clients have a role, which says how they fail (`failures.Role`).
 
     Returns:
       A `tff.learning.templates.LearningProcess` over one-element clients (`client_dataset`).
@@ -60,16 +62,17 @@ def build_reptile(
     budget = check_local_training(inner_learning_rate, batch_size, inner_epochs, inner_steps)
     rule = inner_loop.build_rule(inner_optimizer, inner_learning_rate)
 
-    def compute_update(model, examples, seed, _):
-        return local_updates.reptile(
-            model, examples, seed, rule=rule, batch_size=batch_size, shuffle=shuffle, **budget
-        )
+    settings = dict(rule=rule, batch_size=batch_size, shuffle=shuffle)
+
+    def compute_update(model, examples, seed, _, **partial):
+        return local_updates.reptile(model, examples, seed, **settings, **budget, **partial)
 
     work = client_work.build_client_work(
         model_fn,
         compute_update,
         client_weighting=client_weighting,
         metrics_aggregator=metrics_aggregator,
+        roles=roles,
     )
     return compose(
         model_fn,
@@ -95,6 +98,7 @@ def build_maml(
     client_weighting: tff.learning.ClientWeighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
     model_aggregator: Optional[Any] = None,
     metrics_aggregator: Optional[Callable[..., Any]] = None,
+    roles: bool = False,
 ) -> tff.learning.templates.LearningProcess:
     """Builds MAML (Finn, Abbeel and Levine, arXiv:1703.03400), second order, or FOMAML.
 
@@ -121,6 +125,7 @@ def build_maml(
         query, or all the same.
       model_aggregator: As in `build_reptile`.
       metrics_aggregator: As in `build_reptile`. The metrics are those on query, adapted.
+      roles: Whether clients have a role (`failures.Role`).
 
     Returns:
       A `tff.learning.templates.LearningProcess` over one-element clients (`client_dataset`). A
@@ -150,6 +155,7 @@ def build_maml(
         client_weighting=client_weighting,
         model_aggregator=model_aggregator,
         metrics_aggregator=metrics_aggregator,
+        roles=roles,
     )
 
 
@@ -168,6 +174,7 @@ def build_meta_sgd(
     client_weighting: tff.learning.ClientWeighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
     model_aggregator: Optional[Any] = None,
     metrics_aggregator: Optional[Callable[..., Any]] = None,
+    roles: bool = False,
 ) -> tff.learning.templates.LearningProcess:
     """Builds Meta-SGD (Li, Zhou, Chen and Li, arXiv:1707.09835): MAML that learns its inner rates.
 
@@ -189,6 +196,7 @@ def build_meta_sgd(
       client_weighting: How much a client counts in the mean.
       model_aggregator: A TFF aggregation factory, for weights and rates together.
       metrics_aggregator: As in `tff.learning.algorithms`.
+      roles: Whether clients have a role (`failures.Role`).
 
     Returns:
       As `build_maml`.
@@ -218,6 +226,7 @@ def build_meta_sgd(
         client_weighting=client_weighting,
         model_aggregator=model_aggregator,
         metrics_aggregator=metrics_aggregator,
+        roles=roles,
     )
 
 
@@ -238,6 +247,7 @@ def build_anil(
     client_weighting: tff.learning.ClientWeighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
     model_aggregator: Optional[Any] = None,
     metrics_aggregator: Optional[Callable[..., Any]] = None,
+    roles: bool = False,
 ) -> tff.learning.templates.LearningProcess:
     """Builds ANIL (Raghu, Raghu, Bengio and Vinyals, arXiv:1909.09157): MAML that adapts the head.
 
@@ -261,6 +271,7 @@ def build_anil(
       client_weighting: How much a client counts in the mean.
       model_aggregator: A TFF aggregation factory for gradients.
       metrics_aggregator: As in `tff.learning.algorithms`.
+      roles: Whether clients have a role (`failures.Role`).
 
     Returns:
       As `build_maml`.
@@ -290,6 +301,7 @@ def build_anil(
         client_weighting=client_weighting,
         model_aggregator=model_aggregator,
         metrics_aggregator=metrics_aggregator,
+        roles=roles,
     )
 
 
@@ -311,6 +323,7 @@ def build_per_fedavg(
     client_weighting: tff.learning.ClientWeighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
     model_aggregator: Optional[Any] = None,
     metrics_aggregator: Optional[Callable[..., Any]] = None,
+    roles: bool = False,
 ) -> tff.learning.templates.LearningProcess:
     """Builds Per-FedAvg (Fallah, Mokhtari and Ozdaglar, arXiv:2002.07948): local steps of MAML.
 
@@ -336,6 +349,7 @@ def build_per_fedavg(
       client_weighting: How much a client counts in the mean.
       model_aggregator: A TFF aggregation factory for updates.
       metrics_aggregator: As in `tff.learning.algorithms`.
+      roles: Whether clients have a role (`failures.Role`).
 
     Returns:
       As `build_maml`.
@@ -366,6 +380,7 @@ def build_per_fedavg(
         client_weighting=client_weighting,
         model_aggregator=model_aggregator,
         metrics_aggregator=metrics_aggregator,
+        roles=roles,
     )
 
 
@@ -401,6 +416,7 @@ def _build_meta_gradient_process(
     client_weighting: tff.learning.ClientWeighting,
     model_aggregator: Optional[Any],
     metrics_aggregator: Optional[Callable[..., Any]],
+    roles: bool,
     initial_rate: Optional[float] = None,
 ) -> tff.learning.templates.LearningProcess:
     """Builds what the methods with a support and a query have in common; see `build_maml`."""
@@ -412,9 +428,9 @@ def _build_meta_gradient_process(
         batch_size=batch_size, support_fraction=support_fraction, split=split, shuffle=shuffle
     )
 
-    def compute_update(model, examples, seed, rates):
+    def compute_update(model, examples, seed, rates, **partial):
         more = dict(rates=rates) if learned_rates else {}
-        return local_update(model, examples, seed, **more, **settings)
+        return local_update(model, examples, seed, **more, **settings, **partial)
 
     work = client_work.build_client_work(
         model_fn,
@@ -423,6 +439,7 @@ def _build_meta_gradient_process(
         client_weighting=client_weighting,
         metrics_aggregator=metrics_aggregator,
         min_examples=1 if split == "same" else 2,
+        roles=roles,
     )
     return compose(
         model_fn,

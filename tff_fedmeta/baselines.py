@@ -7,7 +7,10 @@ from typing import Any, Callable, Optional
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_fedmeta import algorithms, client_model, hyperparameters, minibatches
+# TFF has no public name for the clients' part of FedSGD, without which no client can attack it.
+from tensorflow_federated.python.learning.algorithms import fed_sgd
+
+from tff_fedmeta import algorithms, attacks, client_model, hyperparameters, minibatches
 from tff_fedmeta.client_model import ModelFn
 
 # How TFF's clients walk their batches: the same steps as with its default, which prepares the graph
@@ -27,6 +30,7 @@ def build_fedavg(
     client_weighting: tff.learning.ClientWeighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
     model_aggregator: Optional[Any] = None,
     metrics_aggregator: Optional[Callable[..., Any]] = None,
+    roles: bool = False,
 ) -> tff.learning.templates.LearningProcess:
     """Builds `tff.learning.algorithms.build_weighted_fed_avg`, untouched, for one-element clients.
 
@@ -47,6 +51,7 @@ def build_fedavg(
       model_aggregator: A TFF aggregation factory for updates; None is the weighted mean. One that
         takes no weights counts all clients the same, those without examples too.
       metrics_aggregator: As in `tff.learning.algorithms`.
+      roles: Whether clients have a role (`failures.Role`).
 
     Returns:
       A `tff.learning.templates.LearningProcess`.
@@ -63,10 +68,11 @@ def build_fedavg(
         inner_epochs=inner_epochs,
         inner_steps=inner_steps,
         shuffle=shuffle,
-        server_optimizer_fn=server_optimizer,
+        server_optimizer=server_optimizer,
         client_weighting=client_weighting,
         model_aggregator=model_aggregator,
         metrics_aggregator=metrics_aggregator,
+        roles=roles,
     )
 
 
@@ -83,6 +89,7 @@ def build_fedprox(
     client_weighting: tff.learning.ClientWeighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
     model_aggregator: Optional[Any] = None,
     metrics_aggregator: Optional[Callable[..., Any]] = None,
+    roles: bool = False,
 ) -> tff.learning.templates.LearningProcess:
     """Builds FedProx as TFF's FedAvg, untouched, whose clients take proximal SGD steps.
 
@@ -103,6 +110,7 @@ def build_fedprox(
       client_weighting: How much a client counts in the mean.
       model_aggregator: A TFF aggregation factory for updates.
       metrics_aggregator: As in `tff.learning.algorithms`.
+      roles: Whether clients have a role (`failures.Role`).
 
     Returns:
       A `tff.learning.templates.LearningProcess`.
@@ -120,10 +128,11 @@ def build_fedprox(
         inner_epochs=inner_epochs,
         inner_steps=inner_steps,
         shuffle=shuffle,
-        server_optimizer_fn=server_optimizer,
+        server_optimizer=server_optimizer,
         client_weighting=client_weighting,
         model_aggregator=model_aggregator,
         metrics_aggregator=metrics_aggregator,
+        roles=roles,
     )
 
 
@@ -134,6 +143,7 @@ def build_fedsgd(
     server_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
     model_aggregator: Optional[Any] = None,
     metrics_aggregator: Optional[Callable[..., Any]] = None,
+    roles: bool = False,
 ) -> tff.learning.templates.LearningProcess:
     """Builds `tff.learning.algorithms.build_fed_sgd`, untouched, as in `build_fedavg`.
 
@@ -147,6 +157,7 @@ def build_fedsgd(
       server_optimizer: Applies the mean gradient; None is TFF's default, SGD with rate 0.1.
       model_aggregator: As in `build_fedavg`, for gradients. Clients count by their examples.
       metrics_aggregator: As in `build_fedavg`.
+      roles: Whether clients have a role (`failures.Role`).
 
     Returns:
       A `tff.learning.templates.LearningProcess`.
@@ -155,14 +166,26 @@ def build_fedsgd(
       ValueError: If `batch_size` is out of its range, or the model has moving statistics.
     """
     budget = algorithms.check_local_training(0.0, batch_size, inner_epochs=1, inner_steps=None)
+    server_optimizer = server_optimizer or tff.learning.optimizers.build_sgdm(0.1)
+    cut_into_batches = _cutter(model_fn, batch_size, False, budget, roles)
+    if roles:
+        work = fed_sgd._build_fed_sgd_client_work(
+            model_fn,
+            metrics_aggregator or tff.learning.metrics.sum_then_finalize,
+            loop_implementation=_LOOP,
+        )
+        work = attacks.corrupting(work, cut_into_batches)
+        return algorithms.compose(model_fn, work, server_optimizer, model_aggregator)
     process = tff.learning.algorithms.build_fed_sgd(
         model_fn,
-        server_optimizer_fn=server_optimizer or tff.learning.optimizers.build_sgdm(0.1),
+        server_optimizer_fn=server_optimizer,
         model_aggregator=algorithms.taking_weights(model_aggregator),
         metrics_aggregator=metrics_aggregator,
         loop_implementation=_LOOP,
     )
-    return _for_one_element_clients(model_fn, process, batch_size, False, budget)
+    return tff.simulation.compose_dataset_computation_with_learning_process(
+        cut_into_batches, process
+    )
 
 
 # name -> builder, called as those of `algorithms.ALGORITHMS` are.
@@ -182,21 +205,41 @@ def _build_fedavg(
     inner_epochs: Optional[int],
     inner_steps: Optional[int],
     shuffle: bool,
+    server_optimizer: Optional[tff.learning.optimizers.Optimizer],
+    client_weighting: tff.learning.ClientWeighting,
     model_aggregator: Optional[Any],
-    **options: Any,
+    metrics_aggregator: Optional[Callable[..., Any]],
+    roles: bool,
 ) -> tff.learning.templates.LearningProcess:
-    """Builds TFF's FedAvg, with its own `options`, on one-element clients."""
+    """Builds TFF's FedAvg on one-element clients."""
     budget = algorithms.check_local_training(
         inner_learning_rate, batch_size, inner_epochs, inner_steps
     )
+    client_optimizer = build_client_optimizer(inner_learning_rate)
+    cut_into_batches = _cutter(model_fn, batch_size, shuffle, budget, roles)
+    if roles:
+        work = tff.learning.templates.build_model_delta_client_work(
+            model_fn,
+            client_optimizer,
+            client_weighting,
+            metrics_aggregator=metrics_aggregator or tff.learning.metrics.sum_then_finalize,
+            loop_implementation=_LOOP,
+        )
+        work = attacks.corrupting(work, cut_into_batches)
+        server_optimizer = server_optimizer or tff.learning.optimizers.build_sgdm(1.0)
+        return algorithms.compose(model_fn, work, server_optimizer, model_aggregator)
     process = tff.learning.algorithms.build_weighted_fed_avg(
         model_fn,
-        client_optimizer_fn=build_client_optimizer(inner_learning_rate),
+        client_optimizer_fn=client_optimizer,
+        server_optimizer_fn=server_optimizer,
+        client_weighting=client_weighting,
         model_aggregator=algorithms.taking_weights(model_aggregator),
+        metrics_aggregator=metrics_aggregator,
         loop_implementation=_LOOP,
-        **options,
     )
-    return _for_one_element_clients(model_fn, process, batch_size, shuffle, budget)
+    return tff.simulation.compose_dataset_computation_with_learning_process(
+        cut_into_batches, process
+    )
 
 
 class _ProximalSGD(tff.learning.optimizers.Optimizer):
@@ -233,18 +276,14 @@ def _as_written() -> tf.data.Options:
     return options
 
 
-def _for_one_element_clients(
-    model_fn: ModelFn,
-    process: tff.learning.templates.LearningProcess,
-    batch_size: int,
-    shuffle: bool,
-    budget: dict[str, int],
-) -> tff.learning.templates.LearningProcess:
-    """Returns the process over clients that cut their one element into its batches first."""
+def _cutter(
+    model_fn: ModelFn, batch_size: int, shuffle: bool, budget: dict[str, int], roles: bool
+) -> tff.Computation:
+    """Returns the computation with which a client cuts its one element into TFF's batches."""
     with tf.Graph().as_default():
         model = model_fn()
 
-    @tff.tensorflow.computation(client_model.client_types(model_fn).client)
+    @tff.tensorflow.computation(client_model.client_types(model_fn, roles=roles).client)
     def cut_into_batches(dataset):
         client = dataset.get_single_element()
         examples = client_model.as_batch(model, client["x"], client["y"])
@@ -255,10 +294,10 @@ def _for_one_element_clients(
             shuffle=shuffle,
             **budget,
         )
-        steps = tf.data.Dataset.range(tf.cast(plan.num_steps, tf.int64))
+        work_share = attacks.role_of(client).work_share if roles else None
+        num_steps = minibatches.part_of(plan.num_steps, work_share)
+        steps = tf.data.Dataset.range(tf.cast(num_steps, tf.int64))
         batches = steps.map(lambda step: minibatches.gather_examples(examples, plan.indices(step)))
         return batches.with_options(_as_written())
 
-    return tff.simulation.compose_dataset_computation_with_learning_process(
-        cut_into_batches, process
-    )
+    return cut_into_batches

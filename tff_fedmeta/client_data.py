@@ -17,7 +17,9 @@ import tensorflow as tf
 Arrays = tuple[Any, Any]  # (x, y): arrays [n, ...] or structures of them
 
 
-def client_dataset(x: Any, y: Any, seed: Sequence[int] = (0, 0)) -> tf.data.Dataset:
+def client_dataset(
+    x: Any, y: Any, seed: Sequence[int] = (0, 0), role: Optional[Sequence[float]] = None
+) -> tf.data.Dataset:
     """Makes the dataset that stands for one client: a single element with all of its examples.
 
     Args:
@@ -25,11 +27,12 @@ def client_dataset(x: Any, y: Any, seed: Sequence[int] = (0, 0)) -> tf.data.Data
       y: Targets, in the same forms.
       seed: Two integers from which the client's shuffling and support/query split derive. Give a
         client another seed in another round (`stream_seed`), or every epoch order repeats.
+      role: A `failures.Role`, for processes built with `roles=True` alone, which need one.
 
     Returns:
       A dataset of one element `OrderedDict(x=[n, ...], y=[n, ...], seed=int64 [2])`. Arrays of
       float64, NumPy's default, become float32, Keras' default. All other dtypes stay, and must be
-      those of the model's `input_spec`: TFF converts nothing.
+      those of the model's `input_spec`: TFF converts nothing. A role follows as float32 [3].
 
     Raises:
       ValueError: If x and y differ in their number of examples, or `seed` is not two integers.
@@ -45,7 +48,10 @@ def client_dataset(x: Any, y: Any, seed: Sequence[int] = (0, 0)) -> tf.data.Data
     if seeds.shape != (2,):
         raise ValueError(f"seed must be two integers, but got shape {seeds.shape}.")
     x, y = tf.nest.pack_sequence_as((x, y), arrays)
-    return _one_element_dataset(collections.OrderedDict(x=x, y=y, seed=seeds))
+    element = collections.OrderedDict(x=x, y=y, seed=seeds)
+    if role is not None:
+        element["role"] = np.asarray(role, np.float32)
+    return _one_element_dataset(element)
 
 
 def _as_array(values: Any) -> np.ndarray:
@@ -66,12 +72,13 @@ def _one_element_dataset(element: Any) -> tf.data.Dataset:
     )
 
 
-def element_spec(input_spec: Any) -> "collections.OrderedDict[str, Any]":
+def element_spec(input_spec: Any, roles: bool = False) -> "collections.OrderedDict[str, Any]":
     """Returns the spec of one client's element for a model's batched `input_spec`.
 
     Args:
       input_spec: A model's `input_spec`: a mapping with `x` and `y`, or a pair (x, y), of
         `tf.TensorSpec` whose batch dimension is None.
+      roles: Whether the client has a role.
 
     Raises:
       ValueError: If `input_spec` is of another form or fixes the batch dimension.
@@ -83,7 +90,10 @@ def element_spec(input_spec: Any) -> "collections.OrderedDict[str, Any]":
                 "The model's input_spec must leave its batch dimension None, because clients "
                 f"differ in size, but it has {spec}."
             )
-    return collections.OrderedDict(x=x, y=y, seed=tf.TensorSpec([2], tf.int64))
+    spec = collections.OrderedDict(x=x, y=y, seed=tf.TensorSpec([2], tf.int64))
+    if roles:
+        spec["role"] = tf.TensorSpec([3], tf.float32)
+    return spec
 
 
 def _x_and_y(input_spec: Any) -> tuple[Any, Any]:

@@ -24,8 +24,8 @@ class Types(NamedTuple):
     client: tff.SequenceType
 
 
-def client_types(model_fn: ModelFn, learned_rates: bool = False) -> Types:
-    """Returns the TFF types of a model's weights and of a client.
+def client_types(model_fn: ModelFn, learned_rates: bool = False, roles: bool = False) -> Types:
+    """Returns the TFF types of a model's weights and of a client, which may have a role.
 
     Raises:
       ValueError: If training moves statistics of the model, which are not aggregated and so would
@@ -35,7 +35,7 @@ def client_types(model_fn: ModelFn, learned_rates: bool = False) -> Types:
     with tf.Graph().as_default():
         model = model_fn()
         weights = tff.learning.models.weights_type_from_model(model)
-        spec = client_data.element_spec(model.input_spec)
+        spec = client_data.element_spec(model.input_spec, roles)
     if learned_rates:
         weights = tff.StructWithPythonType(
             [("trainable", list(weights.trainable) * 2), ("non_trainable", weights.non_trainable)],

@@ -6,10 +6,11 @@ from typing import Any, Callable, Optional
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_fedmeta import client_model, local_updates, minibatches
+from tff_fedmeta import attacks, client_model, local_updates, minibatches
 
-# (model, examples, seed, learnt rates) -> what the client sends; see `local_updates.py`.
-ComputeUpdate = Callable[[Any, Any, tf.Tensor, list[tf.Tensor]], local_updates.LocalUpdate]
+# (model, examples, seed, learnt rates) -> what the client sends; see `local_updates.py`. Where
+# clients have roles it is given `work_share` too.
+ComputeUpdate = Callable[..., local_updates.LocalUpdate]
 
 # The name of the counts among the metrics, which no metric of a model has.
 _COUNTS = "client_work.counts"
@@ -23,6 +24,7 @@ def build_client_work(
     client_weighting: tff.learning.ClientWeighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
     metrics_aggregator: Optional[Callable[..., Any]] = None,
     min_examples: int = 1,
+    roles: bool = False,
 ) -> tff.learning.templates.ClientWorkProcess:
     """Makes TFF client work of a local update.
 
@@ -38,6 +40,7 @@ def build_client_work(
       metrics_aggregator: As in `tff.learning.algorithms`; None is `sum_then_finalize`. It adds up
         the counts of `clients` and `work` too, so that with secure sums nothing is in the clear.
       min_examples: The fewest examples the local update can use.
+      roles: Whether clients have a role and do as it says (`failures.Role`).
 
     Returns:
       A client work process over one-element client datasets (`client_data.client_dataset`). Its
@@ -53,7 +56,7 @@ def build_client_work(
             f"client_weighting must be a tff.learning.ClientWeighting, but is {client_weighting!r}."
         )
     metrics_aggregator = metrics_aggregator or tff.learning.metrics.sum_then_finalize
-    types = client_model.client_types(model_fn, learned_rates)
+    types = client_model.client_types(model_fn, learned_rates, roles)
     with tf.Graph().as_default():  # keeps this model's variables out of the caller's graph
         finalizers = collections.OrderedDict(model_fn().metric_finalizers())
     finalizers[_COUNTS] = lambda counts: counts
@@ -84,7 +87,8 @@ def build_client_work(
         )
         return tff.templates.MeasuredProcessOutput(state, result, measurements)
 
-    return tff.learning.templates.ClientWorkProcess(initialize, next_round)
+    process = tff.learning.templates.ClientWorkProcess(initialize, next_round)
+    return attacks.corrupting(process) if roles else process
 
 
 def _without_counts(aggregated):
@@ -102,7 +106,10 @@ def _run_client(model, compute_update, weights, dataset, client_weighting, min_e
     def run(weights, client):
         rates = client_model.assign_weights(model, weights)
         examples = client_model.as_batch(model, client["x"], client["y"])
-        sent = compute_update(model, examples, client["seed"], rates)
+        partial = {}
+        if "role" in client:
+            partial["work_share"] = attacks.role_of(client).work_share
+        sent = compute_update(model, examples, client["seed"], rates, **partial)
 
         num_examples = minibatches.count_examples(examples)
         has_data = num_examples >= min_examples

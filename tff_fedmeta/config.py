@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Optional
 
 from tff_fedmeta import aggregator_options, hyperparameters
+from tff_fedmeta.failures import Failures
 
 AGGREGATORS = tuple(aggregator_options.AGGREGATORS)
 RUNTIMES = ("local", "worker")
@@ -42,6 +43,12 @@ class ExperimentConfig:
       aggregator: How updates are combined, one of `AGGREGATORS`.
       aggregator_options: All of its options, as `aggregator_options.py` has them.
       runtime: Where TFF's computations run.
+      client_dropout: This and what follows: how clients fail, as in `failures.Failures`.
+      straggler_fraction: As there.
+      availability: As there.
+      byzantine_fraction: As there.
+      attack: As there.
+      attack_scale: As there.
     """
 
     dataset: str
@@ -65,6 +72,12 @@ class ExperimentConfig:
     aggregator: str = "mean"
     aggregator_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     runtime: str = "local"
+    client_dropout: float = 0.0
+    straggler_fraction: float = 0.0
+    availability: float = 1.0
+    byzantine_fraction: float = 0.0
+    attack: str = "sign_flip"
+    attack_scale: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("rounds", "clients_per_round", "batch_size", "adaptation_batch_size"):
@@ -110,6 +123,12 @@ class ExperimentConfig:
                     f"aggregator {self.aggregator} needs secure sums, which TFF's worker cannot "
                     "compute; use runtime local."
                 )
+        failures = self.failures  # which checks itself
+        if self.aggregator in aggregator_options.PRIVATE and failures.availability < 1:
+            raise ValueError(
+                "availability must be 1 with the aggregator dp, whose accountant takes it that all "
+                f"clients are equally likely to be in a round, but is {self.availability}."
+            )
 
     @classmethod
     def from_defaults(
@@ -157,6 +176,12 @@ class ExperimentConfig:
         """`{"inner_epochs": n}` or `{"inner_steps": n}`, whichever is set."""
         both = {"inner_epochs": self.inner_epochs, "inner_steps": self.inner_steps}
         return {name: value for name, value in both.items() if value is not None}
+
+    @property
+    def failures(self) -> Failures:
+        """How clients fail."""
+        fields = dataclasses.fields(Failures)
+        return Failures(**{field.name: getattr(self, field.name) for field in fields})
 
     @property
     def hash(self) -> str:

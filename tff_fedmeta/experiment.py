@@ -15,6 +15,7 @@ import tqdm
 
 from tff_fedmeta import (
     adaptation,
+    aggregator_options,
     aggregators,
     algorithms,
     artifacts,
@@ -22,8 +23,11 @@ from tff_fedmeta import (
     client_data,
     example_client,
     export,
+    failures,
     measures,
+    privacy,
     reporting,
+    tff_values,
     traffic,
     training,
 )
@@ -129,8 +133,19 @@ def build_process(
     config: ExperimentConfig,
     algorithm: str,
     model_fn: Callable[[], tff.learning.models.VariableModel],
+    guarantee: Optional[privacy.Guarantee] = None,
 ) -> tff.learning.templates.LearningProcess:
-    """Builds the learning process of one algorithm as the configuration has it."""
+    """Builds the learning process of one algorithm as the configuration has it.
+
+    Args:
+      config: The configuration.
+      algorithm: Which algorithm.
+      model_fn: As in every `build_*`.
+      guarantee: That of a private run, which tells the noise.
+    """
+    options = dict(config.aggregator_options)
+    if guarantee is not None:
+        options.update(noise_multiplier=guarantee.noise_multiplier, dp_epsilon=None)
     values = dict(config.hyperparameters[algorithm])
     server_optimizer = _server_optimizer(
         values.pop("server_optimizer"),
@@ -147,9 +162,10 @@ def build_process(
         batch_size=config.batch_size,
         server_optimizer=server_optimizer,
         model_aggregator=aggregators.build_aggregator(
-            config.aggregator, **config.aggregator_options
+            config.aggregator, clients_per_round=config.clients_per_round, **options
         ),
         metrics_aggregator=aggregators.build_metrics_aggregator(config.aggregator),
+        roles=config.failures.need_roles,
         **values,
     )
 
@@ -241,20 +257,42 @@ def train_algorithm(
     client_clock: Optional[Callable[[], float]] = None,
 ) -> Any:
     """Trains one algorithm, recording into `directory` if given, and returns its weights."""
-    process = build_process(config, algorithm, task.model_fn)
+    guarantee = guarantee_of(config, task)
+    process = build_process(config, algorithm, task.model_fn, guarantee)
+    if guarantee is not None:
+        _warn_of_noise(algorithm, guarantee, process)
     sent = traffic.bytes_per_client(process, config.clients_per_round)
-    cohort = training.cohort_sampler(task.train_clients, config.clients_per_round, config.seed)
+    poisson = guarantee is not None and guarantee.sampling == "poisson"
+    sampler_of = functools.partial(
+        training.poisson_sampler if poisson else training.cohort_sampler,
+        clients_per_round=config.clients_per_round,
+        seed=config.seed,
+    )
+    cohort = failures.cohorts(config.failures, task.train_clients, sampler_of, config.seed)
+    num_classes = _num_classes(task) if config.failures.flip_labels else 0
     monitor = list(evaluators.values())[len(evaluators) // 2]
     monitored = task.validation_clients[:_MONITORED_CLIENTS]
 
     def clients_of_round(round_num: int) -> list[tf.data.Dataset]:
-        return [
-            client_data.client_dataset(
-                *read(client),
-                seed=client_data.stream_seed(config.seed, "training", round_num, client),
-            )
-            for client in cohort(round_num)
-        ]
+        return [make_client(round_num, client) for client in cohort(round_num).answering]
+
+    def make_client(round_num: int, client: str) -> tf.data.Dataset:
+        x, y = read(client)
+        seed = client_data.stream_seed(config.seed, "training", round_num, client)
+        now, role = cohort(round_num), None
+        if config.failures.flip_labels and client in now.byzantine:
+            y = failures.flip_labels(y, num_classes)
+        if config.failures.need_roles:
+            role = now.role(client, config.failures)
+        return client_data.client_dataset(x, y, seed, role)
+
+    def figures_of_round(round_num: int) -> dict[str, float]:
+        figures: dict[str, float] = {}
+        if config.failures.any or poisson:
+            figures.update(cohort(round_num).counts)
+        if guarantee is not None:
+            figures["privacy/epsilon"] = guarantee.epsilon(round_num)
+        return figures
 
     def evaluate(weights: Any) -> dict[str, float]:
         clients = adaptation_curves(config, monitor, weights, monitored, read)
@@ -278,8 +316,38 @@ def train_algorithm(
         rounds_per_evaluation=config.rounds_per_evaluation,
         rounds_per_checkpoint=config.rounds_per_checkpoint,
         client_clock=client_clock,
+        runs_empty=guarantee is not None,
+        figures_of_round=figures_of_round,
     )
     return process.get_model_weights(state)
+
+
+def guarantee_of(config: ExperimentConfig, task: Any) -> Optional[privacy.Guarantee]:
+    """Returns what the run of a private aggregator guarantees; None: it is no private one."""
+    if config.aggregator not in aggregator_options.PRIVATE:
+        return None
+    return privacy.guarantee(
+        config.aggregator_options, config.clients_per_round, len(task.train_clients), config.rounds
+    )
+
+
+def _warn_of_noise(algorithm: str, guarantee: privacy.Guarantee, process: Any) -> None:
+    """Says so if the noise drowns what is learned."""
+    sent = process.get_model_weights.type_signature.result.trainable
+    num_weights = sum(
+        tff.types.num_elements_in_shape(leaf.shape) for leaf in tff_values.leaf_types(sent)
+    )
+    warning = privacy.noise_in_words(
+        guarantee.noise_multiplier, guarantee.clients_per_round, num_weights
+    )
+    if warning is not None:
+        _LOG.warning("%s: %s", algorithm, warning)
+
+
+def _num_classes(task: Any) -> int:
+    """Returns how many classes the model of a classification tells apart."""
+    outputs = task.build_keras_model().output_shape[-1]
+    return 2 if outputs == 1 else outputs
 
 
 def validation_curves(

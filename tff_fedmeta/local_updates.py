@@ -47,6 +47,7 @@ def reptile(
     inner_epochs: Optional[int] = None,
     inner_steps: Optional[int] = None,
     shuffle: bool = True,
+    work_share: Optional[tf.Tensor] = None,
 ) -> LocalUpdate:
     """Reptile's update: how far local training moves, theta_0 - theta_K.
 
@@ -65,6 +66,7 @@ def reptile(
       inner_epochs: Local epochs, or
       inner_steps: local steps, exactly one of them.
       shuffle: Whether every epoch has its own random order.
+      work_share: The share of the steps that are taken, float32 scalar in (0, 1]; None: all.
 
     Returns:
       The `LocalUpdate`; zeros without examples.
@@ -77,14 +79,15 @@ def reptile(
         inner_steps=inner_steps,
         shuffle=shuffle,
     )
+    num_steps = minibatches.part_of(plan.num_steps, work_share)
     start = _values(model.trainable_variables)
     state = rule.initialize(model.trainable_variables)
-    inner_loop.train(model, examples, plan, rule, state, tf.constant(0), plan.num_steps)
+    inner_loop.train(model, examples, plan, rule, state, tf.constant(0), num_steps)
     return LocalUpdate(
         update=_difference(start, model.trainable_variables),
         metrics=model.report_local_unfinalized_metrics(),
-        examples=plan.count_examples(0, plan.num_steps),
-        gradient_evaluations=plan.num_steps,
+        examples=plan.count_examples(0, num_steps),
+        gradient_evaluations=num_steps,
     )
 
 
@@ -102,6 +105,7 @@ def maml(
     shuffle: bool = True,
     first_order: bool = False,
     moving: Optional[Sequence[int]] = None,
+    work_share: Optional[tf.Tensor] = None,
 ) -> LocalUpdate:
     """The gradient of the query loss after adapting to support, by the weights before it.
 
@@ -130,6 +134,7 @@ def maml(
       shuffle: Whether every epoch over support has its own random order.
       first_order: Whether to stop at g_K.
       moving: Which of the model's trainable variables the inner steps move; None is all.
+      work_share: The share of the inner steps that are taken, float32 in (0, 1]; None: all.
 
     Returns:
       The `LocalUpdate`; that of a client that is too small to split means nothing.
@@ -149,12 +154,12 @@ def maml(
         sides.support,
         plan,
         tf.constant(0),
-        plan.num_steps,
+        minibatches.part_of(plan.num_steps, work_share),
         sides.query,
         rule=rule,
         first_order=first_order,
         moving=moving,
-        num_steps=inner_steps,
+        num_steps=inner_steps if work_share is None else None,
     )
 
 
@@ -173,6 +178,7 @@ def per_fedavg(
     inner_steps: Optional[int] = None,
     shuffle: bool = True,
     first_order: bool = False,
+    work_share: Optional[tf.Tensor] = None,
 ) -> LocalUpdate:
     """Per-FedAvg's update: how far tau local meta-steps move, theta_0 - theta_tau.
 
@@ -202,6 +208,7 @@ def per_fedavg(
       inner_steps: inner steps in every meta-step, exactly one of them.
       shuffle: Whether every epoch over support has its own random order.
       first_order: Whether the Hessian is left out.
+      work_share: The share of the meta-steps that are taken, float32 in (0, 1]; None: all.
 
     Returns:
       The `LocalUpdate`, its metrics those of the last meta-step; that of a client that is too small
@@ -221,6 +228,7 @@ def per_fedavg(
     if inner_steps is None:
         most = tf.minimum(tf.maximum(plan.num_steps, 1), sides.num_query)
         tau = tf.minimum(tau, most)
+    last = minibatches.part_of(tau, work_share)
 
     def part(whole: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return step * whole // tau, (step + 1) * whole // tau
@@ -253,7 +261,7 @@ def per_fedavg(
     nothing = LocalUpdate([], model.report_local_unfinalized_metrics(), 0, 0)
     start = _values(model.trainable_variables)
     _, done = tf.while_loop(
-        lambda step, _: step < tau, meta_step, (tf.constant(0), nothing), parallel_iterations=1
+        lambda step, _: step < last, meta_step, (tf.constant(0), nothing), parallel_iterations=1
     )
     return done._replace(update=_difference(start, model.trainable_variables))
 

@@ -7,6 +7,7 @@ import tensorflow as tf
 # Named streams of one client's seed, so that no two uses draw the same numbers.
 SPLIT_STREAM = 1
 TRAINING_STREAM = 2
+ATTACK_STREAM = 3
 
 # Examples in one forward pass where only the mean over all of them matters: it bounds memory.
 PASS = 128
@@ -104,6 +105,16 @@ def gather_examples(examples: Any, indices: tf.Tensor) -> Any:
 def count_examples(examples: Any) -> tf.Tensor:
     """Returns the int32 number of examples in a structure of tensors [n, ...]."""
     return tf.shape(tf.nest.flatten(examples)[0])[0]
+
+
+def part_of(steps: Any, work_share: Optional[tf.Tensor]) -> Any:
+    """Returns how many of its steps a client takes that does a share of its work in (0, 1].
+
+    Rounded up, so at least one of one or more; None: there is nothing of the kind, and all.
+    """
+    if work_share is None:
+        return steps
+    return tf.cast(tf.math.ceil(work_share * tf.cast(steps, tf.float32)), tf.int32)
 
 
 def batches_per_epoch(num_examples: tf.Tensor, batch_size: int) -> tf.Tensor:

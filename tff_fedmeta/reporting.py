@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tff_fedmeta import artifacts, measures
+from tff_fedmeta import aggregator_options, artifacts, measures
 from tff_fedmeta.config import ExperimentConfig
 from tff_fedmeta.example_client import ExampleClient
 
@@ -120,6 +120,7 @@ def table(
         "all*: of all clients in all rounds of training.",
         "",
         *(f"- {line}" for line in _differences(config)),
+        *(f"- {line}" for line in _failures(config) + _privacy(config, task, metrics)),
         "",
         f"Configuration {config.hash}, seed {config.seed}; see config.json.",
         "",
@@ -130,6 +131,8 @@ def table(
 def _row(metrics: pd.DataFrame, adapted: dict[str, Any], clients_per_round: int) -> dict[str, str]:
     summary, chosen = adapted["summary"], adapted["chosen"]
     down, up = (metrics[f"bytes/{way}_per_client"] for way in ("down", "up"))
+    sampled = metrics.get("clients/sampled", clients_per_round)
+    answered = sampled - metrics.get("clients/dropped", 0)
     before, after = summary["before"], summary["after"]
     return {
         "before": f"{before['mean']:.4f} ± {before['std']:.4f}",
@@ -142,7 +145,7 @@ def _row(metrics: pd.DataFrame, adapted: dict[str, Any], clients_per_round: int)
         "examples": f"{int(_examples(metrics).sum()):,}",
         "gradient evaluations": f"{int(_gradient_evaluations(metrics).sum()):,}",
         "MB down / up": f"{_megabytes(down.max())} / {_megabytes(up.max())}",
-        "MB in all": _megabytes((down + up).sum() * clients_per_round),
+        "MB in all": _megabytes((down * sampled + up * answered).sum()),
         "training seconds": f"{metrics['seconds'].sum():.0f}",
     }
 
@@ -228,6 +231,35 @@ def _differences(config: ExperimentConfig) -> list[str]:
             else "reptile and fedavg coincide: same server step, local epochs, rates and weights."
         )
     return lines
+
+
+def _failures(config: ExperimentConfig) -> list[str]:
+    """Says how clients failed, if they did."""
+    if not config.failures.any:
+        return []
+    how = ", ".join(f"{name} {value}" for name, value in vars(config.failures).items())
+    return [f"clients failed in every row alike, as metrics.csv counts: {how}"]
+
+
+def _privacy(config: ExperimentConfig, task: Any, metrics: dict[str, pd.DataFrame]) -> list[str]:
+    """Says what a private run guarantees, and of what."""
+    if config.aggregator not in aggregator_options.PRIVATE:
+        return []
+    from tff_fedmeta import privacy
+
+    count, rounds = len(task.train_clients), config.rounds
+    promise = privacy.guarantee(config.aggregator_options, config.clients_per_round, count, rounds)
+    spent = max(frame["privacy/epsilon"].max() for frame in metrics.values())
+    poisson = promise.sampling == "poisson"
+    return [
+        f"privacy: the weights of each row are ({spent:.3g}, {promise.delta:.3g})-differentially "
+        f"private for a training client {'added or removed' if poisson else 'replaced'}, with "
+        f"noise multiplier {promise.noise_multiplier:.4g} and "
+        f"{promise.sampling} cohorts of {config.clients_per_round} from {count}, over "
+        f"{rounds:,} rounds; rows add up, for whoever sees several. Outside of the guarantee: the "
+        "figures on training clients in metrics.csv, which have no noise, what was chosen with "
+        "their help, and, for whoever knows the seed, that cohorts are secret"
+    ]
 
 
 def plot(

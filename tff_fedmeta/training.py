@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable, Optional
 
+import numpy as np
 import pandas as pd
 import tensorflow_federated as tff
 import tqdm
@@ -18,6 +19,9 @@ from tff_fedmeta import artifacts, client_data
 _SHOWN = {"loss": "train/loss", "accuracy": "train/accuracy", "seconds": "seconds"}
 
 _ROWS = "metrics.csv"
+
+# What a round without clients tells.
+_NOTHING = {"train/num_examples": 0, "train/num_batches": 0}
 
 
 def train(
@@ -33,15 +37,18 @@ def train(
     rounds_per_evaluation: int = 1,
     rounds_per_checkpoint: int = 1,
     client_clock: Optional[Callable[[], float]] = None,
+    runs_empty: bool = False,
+    figures_of_round: Optional[Callable[[int], Mapping[str, Any]]] = None,
 ) -> Any:
     """Runs a learning process for `rounds` rounds, continuing from a checkpoint if there is one.
 
     A round is a pure function of the state before it and its number, so that a continued run ends
-    with the weights of an uninterrupted one.
+    with the weights of an uninterrupted one. A round to which no client contributes leaves the
+    state as it was.
 
     Args:
       process: What to train.
-      clients_of_round: Round number, from 1 -> the clients' datasets.
+      clients_of_round: Round number, from 1 -> the clients' datasets; may be none.
       rounds: Rounds altogether, those before the checkpoint included.
       directory: Where `metrics.csv`, `checkpoints/` and `tensorboard/` go; None keeps nothing.
         `metrics.csv` is written with each checkpoint.
@@ -52,6 +59,9 @@ def train(
       rounds_per_evaluation: Rounds between evaluations; the last round is evaluated too.
       rounds_per_checkpoint: Rounds between checkpoints; the last round is kept too.
       client_clock: Returns the seconds spent on clients so far, as `local_runtime` tells them.
+      runs_empty: Whether a round to which no client contributes changes the state all the same: one
+        with noise for privacy does.
+      figures_of_round: Round number -> more columns of its row, a pure function.
 
     Returns:
       The process's state after the last round.
@@ -77,11 +87,13 @@ def train(
         ) as bar:
             for round_num in range(done + 1, rounds + 1):
                 start = _times(client_clock)
-                state, metrics = process.next(state, clients_of_round(round_num))
+                state, row = _next(process, state, clients_of_round(round_num), runs_empty)
                 seconds = {name: now - start[name] for name, now in _times(client_clock).items()}
-                row = {**labels, **_flat(metrics), **(per_round or {}), **seconds}
-                if row.get("train/num_examples") == 0:
-                    bar.write(f"{title}, round {round_num}: no client contributed.")
+                figures = figures_of_round(round_num) if figures_of_round is not None else {}
+                row = {**labels, **row, **(per_round or {}), **figures, **seconds}
+                if _none_contributed(row):
+                    so = "It made a step of noise." if runs_empty else "The model stays as it was."
+                    bar.write(f"{title}, round {round_num}: no client contributed. {so}")
                 last = round_num == rounds
                 if last or round_num % rounds_per_evaluation == 0:
                     row.update(evaluated())
@@ -92,6 +104,27 @@ def train(
                 bar.set_postfix(shown, refresh=False)
                 bar.update()
     return state
+
+
+def _next(
+    process: tff.learning.templates.LearningProcess,
+    state: Any,
+    clients: list[Any],
+    runs_empty: bool,
+) -> tuple[Any, dict[str, Any]]:
+    """Returns the state after a round and what the clients tell; nothing of nobody is no change.
+
+    An aggregator may make zeros of nobody, with which an optimizer like Adam would still move.
+    """
+    if not clients and not runs_empty:
+        return state, _NOTHING
+    after, metrics = process.next(state, clients)
+    row = _flat(metrics)
+    return (state if _none_contributed(row) and not runs_empty else after), row
+
+
+def _none_contributed(row: Mapping[str, Any]) -> bool:
+    return row.get("train/num_examples") == 0
 
 
 def _times(client_clock: Optional[Callable[[], float]]) -> dict[str, float]:
@@ -161,6 +194,23 @@ def cohort_sampler(
         list(client_ids), random_seed=client_data.stream_seed_int(seed, "cohorts")
     )
     return lambda round_num: sample(round_num, size)
+
+
+def poisson_sampler(
+    client_ids: Sequence[str], clients_per_round: int, seed: int
+) -> Callable[[int], list[str]]:
+    """As `cohort_sampler`, but every client takes part by itself, with equal probability.
+
+    Cohorts differ in size, have `clients_per_round` clients in the mean and may be empty.
+    """
+    probability = clients_per_round / len(client_ids)
+
+    def sample(round_num: int) -> list[str]:
+        stream = client_data.stream_seed_int(seed, "poisson_cohorts", round_num)
+        draws = np.random.default_rng(stream).random(len(client_ids))
+        return [client_ids[index] for index in np.flatnonzero(draws < probability)]
+
+    return sample
 
 
 def _flat(metrics: Mapping[str, Any]) -> dict[str, Any]:

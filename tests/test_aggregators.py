@@ -243,7 +243,7 @@ def wide_model():
 # Loss and accuracy: two float32 each; num_examples, num_batches: int64; five int32 counts.
 METRICS = 2 * 2 * 4 + 2 * 8 + 5 * 4
 # Of 10 clients with b bits each, a modulus that their sum fits into.
-MODULUS = int(np.ceil(np.log2(10 * (2**48 - 1) + 1)))
+MODULUS = int(np.ceil(np.log2(10 * (2**52 - 1) + 1)))
 UP = {
     "mean": 3003 * 4 + 4 + METRICS,
     # Besides: two estimates of a quantile, each of a count below and all; clipped, zeroed, broken.
@@ -262,4 +262,4 @@ def test_bytes_are_those_of_what_is_sent(name):
     sent = traffic.bytes_per_client(learning(name, "reptile", as_model_fn(wide_model)), 10)
     assert sent.up == UP[name]
     assert 0 <= sent.down - 3003 * 4 <= 16  # beside the weights, clipping norms at most
-    assert MODULUS == 52
+    assert MODULUS == 56

@@ -163,6 +163,7 @@ def test_a_missing_or_an_unknown_field_is_refused():
             {"aggregator_options": {"trim_fraction": 0.1}},
             "trim_fraction is for the aggregator trimmed_mean, not for mean",
         ),
+        ({"aggregator": "secure", "clients_per_round": 2049}, "must be from 1 to 2048"),
         ({"aggregator": "secure", "runtime": "worker"}, "which TFF's worker cannot compute"),
         ({"aggregator_options": {"trim": 1}}, "No aggregator has an option 'trim'"),
         (

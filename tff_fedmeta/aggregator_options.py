@@ -156,6 +156,7 @@ AGGREGATORS: dict[str, type] = {
 
 # Those that are made of secure sums, which TFF's worker cannot compute.
 SECURE = frozenset({"secure"})
+MAX_SECURE_CLIENTS = 2048  # as many as `secure_sums.py` can add up
 
 # Those that add noise, to nothing too: a round without clients changes the model.
 PRIVATE = frozenset({"dp"})

@@ -113,11 +113,14 @@ class ExperimentConfig:
         options = aggregator_options.resolve(self.aggregator, self.aggregator_options)
         object.__setattr__(self, "aggregator_options", options)
         hyperparameters.check_choice("runtime", self.runtime, RUNTIMES)
-        if self.aggregator in aggregator_options.SECURE and self.runtime == "worker":
-            raise ValueError(
-                f"aggregator {self.aggregator} needs secure sums, which TFF's worker cannot "
-                "compute; use runtime local."
-            )
+        if self.aggregator in aggregator_options.SECURE:
+            most = aggregator_options.MAX_SECURE_CLIENTS
+            hyperparameters.check_count("clients_per_round", self.clients_per_round, 1, most)
+            if self.runtime == "worker":
+                raise ValueError(
+                    f"aggregator {self.aggregator} needs secure sums, which TFF's worker cannot "
+                    "compute; use runtime local."
+                )
         failures = self.failures  # which checks itself
         if self.aggregator in aggregator_options.PRIVATE and failures.availability < 1:
             raise ValueError(

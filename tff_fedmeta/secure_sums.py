@@ -12,8 +12,12 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
-# Bits of a client's number. What a cohort of 2**15 clients adds up to still fits into an int64.
-BITS = 48
+from tff_fedmeta import aggregator_options
+
+# Bits of a client's number: as fine as float32 is, in a range that is far wider than updates are.
+BITS = 52
+# So many clients' numbers add up to what fits into an int64: 2 ** (63 - BITS).
+MAX_CLIENTS = aggregator_options.MAX_SECURE_CLIENTS
 # The greatest weight. A client with more examples counts as one with as many.
 MAX_WEIGHT = 2.0**14
 
@@ -25,12 +29,14 @@ class SecureMeanFactory(tff.aggregators.WeightedAggregationFactory):
 
     A client clips its weight w to [0, 2**14] and every coordinate of its update u to
     [-secure_clip, secure_clip], multiplies, and rounds to the nearest multiple of about
-    secure_clip * 2**14 / 2**47: in a mean over weights of 1 that is an error of at most
-    6e-11 * secure_clip a coordinate, and less if clients weigh more. Zero stays zero, and the sums
+    secure_clip * 2**14 / 2**51: in a mean over weights of 1 that is an error of at most
+    4e-12 * secure_clip a coordinate, and less if clients weigh more. Zero stays zero, and the sums
     are exact, so the order of clients does not matter. The range is wide instead of adapted to
     earlier rounds: nothing is clipped that training well produces.
 
     A client's NaN has no whole number: `left_out.LeavingOutNonFiniteFactory` goes before.
+
+    A cohort of more than 2048 clients is an error: its sums would not fit.
 
     The process has no state. Its measurements, secure sums as well, are `clipped_clients` and
     `clipped_weights`: how many clients had a coordinate, or a weight, out of range.
@@ -100,7 +106,7 @@ def secure_sum_then_finalize(
     """Sums metrics as TFF's function of this name does, in a range wide enough not to be noticed.
 
     Each number of a client's metrics is clipped to [-2**30, 2**30], where a NaN becomes 2**30, and
-    rounded to a multiple of about 2**-17, which leaves integers as they are.
+    rounded to a multiple of about 2**-21, which leaves integers as they are.
 
     Args:
       metric_finalizers: name -> function of the sums, as a model's `metric_finalizers()` returns.
@@ -149,7 +155,10 @@ class _FixedPoint(NamedTuple):
 
     def decode(self, total: tf.Tensor, num_clients: tf.Tensor) -> tf.Tensor:
         """Returns the sum of the numbers, float64, of the sum of what clients made of them."""
-        steps = total - _GREATEST * tf.cast(num_clients, tf.int64)
+        message = f"Secure sums are over at most {MAX_CLIENTS} clients."
+        fits = tf.debugging.assert_less_equal(num_clients, MAX_CLIENTS, message)
+        with tf.control_dependencies([fits]):
+            steps = total - _GREATEST * tf.cast(num_clients, tf.int64)
         return tf.cast(steps, tf.float64) * (self.limit / _GREATEST)
 
 

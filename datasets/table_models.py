@@ -181,7 +181,8 @@ def _refuse_python(path: str) -> None:
         within_keras = module == "keras" or module.startswith("keras.")
         if module != "builtins" and (not within_keras or module.startswith("keras.utils")):
             raise DataError(
-                f"{path} wants {module!r} imported, but only layers of Keras are taken."
+                f"{path} wants {module!r} imported, but as in Keras' safe mode only built-in "
+                "layers other than Lambda are taken."
             )
 
 

@@ -9,7 +9,13 @@ from typing import Any
 import pandas as pd
 
 import datasets
-from tff_fedmeta import adaptation, algorithms, client_data, experiment
+from tff_fedmeta import (
+    adaptation,
+    algorithms,
+    client_data,
+    experiment_training,
+    unseen_clients,
+)
 from tff_fedmeta.config import ExperimentConfig
 
 
@@ -48,9 +54,9 @@ def run(
         {**values, "algorithms": (algorithm,)},
         {algorithm: hparams},
     )
-    evaluators = experiment.build_evaluators(config, task, algorithm in algorithms.LEARN_RATES)
-    weights = experiment.train_algorithm(config, task, algorithm, read, evaluators)
-    curves = experiment.validation_curves(config, task, weights, read, evaluators)
+    evaluators = unseen_clients.build_evaluators(config, task, algorithm in algorithms.LEARN_RATES)
+    weights = experiment_training.train_algorithm(config, task, algorithm, read, evaluators)
+    curves = unseen_clients.validation_curves(config, task, weights, read, evaluators)
     rate, steps = adaptation.choose_adaptation(curves, task.metric)
     summary = adaptation.summarize(adaptation.measurable(curves[rate]), task.metric, steps)
     row = {

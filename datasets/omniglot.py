@@ -144,8 +144,8 @@ def load(
       color: Whether images have three channels, or one.
 
     Returns:
-      A `Task` whose `read_client` gives x float32 [n, image_size, image_size, channels] in [0, 1]
-      and y int32 [n] in [0, ways), one image of each class after the other.
+      A `Task` whose `read_client` gives x float32 [n, image_size, image_size, channels], 0 = white
+      and 1 = black, and y int32 [n] in [0, ways), one image of each class after the other.
 
     Raises:
       DataError: If the images cannot be had, or there are too few of them for such tasks.
@@ -222,8 +222,8 @@ def draw_client(
       rotations: Whether each class turned by quarters counts as three further ones.
 
     Returns:
-      x float32 [per_class * ways, size, size, channels] in [0, 1] and y int32, which counts
-      0, 1, ..., ways - 1, 0, 1, ...: an ordered split by shots leaves the classes balanced.
+      x float32 [per_class * ways, size, size, channels], 0 = white and 1 = black, and y int32, which
+      counts 0, 1, ..., ways - 1, 0, 1, ...: an ordered split by shots leaves the classes balanced.
     """
     rng = np.random.default_rng(list(client_id.encode()))
     turns = 4 if rotations else 1
@@ -233,7 +233,8 @@ def draw_client(
         some = of_class[rng.choice(len(of_class), per_class, replace=False)]
         chosen.append(np.rot90(some, kind % turns, axes=(1, 2)))
     x = np.stack(chosen, axis=1)
-    x = x.reshape(-1, *x.shape[2:]).astype(np.float32) / np.float32(255)
+    # Ink is 1 and paper 0, so that the zeros that convolutions pad with are paper.
+    x = 1 - x.reshape(-1, *x.shape[2:]).astype(np.float32) / np.float32(255)
     return x, np.tile(np.arange(ways, dtype=np.int32), per_class)
 
 

@@ -1,4 +1,5 @@
 import collections
+import signal
 
 import numpy as np
 import pytest
@@ -8,6 +9,11 @@ from tff_fedmeta import runtime
 runtime.quiet_tensorflow()
 import tensorflow as tf  # noqa: E402
 import tensorflow_federated as tff  # noqa: E402
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and programs that they
+# start inherit that; some tests are about Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 INPUT_SPEC = collections.OrderedDict(
     x=tf.TensorSpec([None, 6], tf.float32), y=tf.TensorSpec([None], tf.int32)
@@ -76,3 +82,10 @@ def assert_equal(actual, expected):
 
 def differ(one, other):
     return any(not np.array_equal(a, b) for a, b in zip(one, other))
+
+
+def cell(table, row, column):
+    """The text in a Markdown table at the row of that name."""
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("|")]
+    (found,) = (cells for cells in rows if cells[0] == row)
+    return found[rows[0].index(column)]

@@ -151,7 +151,7 @@ def test_no_client_at_all_gives_what_the_finalizer_rejects(name):
     assert not np.isfinite(result).any()
 
 
-@every_aggregator
+@pytest.mark.parametrize("name", ["trimmed_mean", "secure"])  # of all, the NaN is seen to above
 def test_a_round_without_contributing_clients_leaves_model_and_optimizer(name):
     process = learning(name)
     state, _ = process.next(process.initialize(), cohort(9, 14))

@@ -389,6 +389,7 @@ def test_the_robust_aggregator_without_clipping_keeps_ordinary_updates(name):
     assert_close(run(zeroing, clients(5, 14))[0], run(build(name), clients(5, 14))[0], 1e-6)
 
 
+@two_algorithms
 def test_a_private_aggregator_composes(name):
     private = tff.learning.dp_aggregator(noise_multiplier=0.01, clients_per_round=2)
     assert_three_rounds_train(name, private)

@@ -222,7 +222,7 @@ def draw_client(
       rotations: Whether each class turned by quarters counts as three further ones.
 
     Returns:
-      x float32 [per_class * ways, size, size, channels], 0 = white and 1 = black, and y int32, which
+      x float32 [per_class * ways, size, size, channels], 0 = white and 1 = black, and y int32 that
       counts 0, 1, ..., ways - 1, 0, 1, ...: an ordered split by shots leaves the classes balanced.
     """
     rng = np.random.default_rng(list(client_id.encode()))

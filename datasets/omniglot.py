@@ -16,15 +16,15 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from datasets import embedded_characters, sources, tfds_files
-from datasets.task import DataError, Measures, Task, initializer_seeds, splitting
+from datasets import embedded_characters, few_shot, image_classes, sources, tfds_files
+from datasets.task import DataError, Measures, Task, splitting
 
 if TYPE_CHECKING:
-    import tensorflow as tf
+    pass
 
 NAME = "omniglot"
 NUM_CLIENTS = {"train": 100_000, "validation": 50, "test": 200}
@@ -170,7 +170,7 @@ def load(
     if source == sources.EMBEDDED:
         classes = embedded_characters.draw(image_size, 3 if color else 1)
     else:
-        classes = read_classes(files, image_size, color)
+        classes = image_classes.read(files, image_size, color)
     per_class = {"train": train_shots, "validation": shots + QUERY_SHOTS}
     per_class["test"] = per_class["validation"]
     for group, images in classes.items():
@@ -185,7 +185,7 @@ def load(
             raise KeyError(client_id)
         group = client_id.split("_")[0]
         turns = rotations and group == "train"
-        return draw_client(client_id, classes[group], ways, per_class[group], turns)
+        return few_shot.draw_client(client_id, classes[group], ways, per_class[group], turns)
 
     channels = 3 if color else 1
     return Task(
@@ -195,7 +195,7 @@ def load(
         validation_clients=ids["validation"],
         test_clients=ids["test"],
         read_client=read_client,
-        build_keras_model=functools.partial(build_cnn, ways, image_size, channels, seed),
+        build_keras_model=functools.partial(few_shot.build_cnn, ways, image_size, channels, seed),
         build_loss=functools.partial(
             tf.keras.losses.SparseCategoricalCrossentropy, from_logits=True
         ),
@@ -205,112 +205,8 @@ def load(
             tf.TensorSpec([None], tf.int32),
         ),
         split="ordered",
-        measures=Measures(measure_client, _EXPLANATION),
+        measures=Measures(few_shot.measure_client, few_shot.EXPLANATION),
     )
-
-
-def draw_client(
-    client_id: str, images: Sequence[np.ndarray], ways: int, per_class: int, rotations: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draws a client's classes and images from its id.
-
-    Args:
-      client_id: Any text.
-      images: For each class its images, uint8 [>= per_class, size, size, channels].
-      ways: How many classes.
-      per_class: How many images of each.
-      rotations: Whether each class turned by quarters counts as three further ones.
-
-    Returns:
-      x float32 [per_class * ways, size, size, channels], 0 = white and 1 = black, and y int32 that
-      counts 0, 1, ..., ways - 1, 0, 1, ...: an ordered split by shots leaves the classes balanced.
-    """
-    rng = np.random.default_rng(list(client_id.encode()))
-    turns = 4 if rotations else 1
-    chosen = []
-    for kind in rng.choice(len(images) * turns, ways, replace=False):
-        of_class = images[kind // turns]
-        some = of_class[rng.choice(len(of_class), per_class, replace=False)]
-        chosen.append(np.rot90(some, kind % turns, axes=(1, 2)))
-    x = np.stack(chosen, axis=1)
-    # Ink is 1 and paper 0, so that the zeros that convolutions pad with are paper.
-    x = 1 - x.reshape(-1, *x.shape[2:]).astype(np.float32) / np.float32(255)
-    return x, np.tile(np.arange(ways, dtype=np.int32), per_class)
-
-
-def read_classes(
-    files: tfds_files.Files, image_size: int, color: bool
-) -> dict[str, list[np.ndarray]]:
-    """Reads all images and divides their classes.
-
-    Args:
-      files: The image set, fetched.
-      image_size: Pixels of the side that images are brought to.
-      color: Whether they have three channels or one.
-
-    Returns:
-      For "train", "validation" and "test" a list of classes, each uint8 [n, size, size, channels].
-
-    Raises:
-      DataError: If the files are damaged, or no image or label is what it should be.
-    """
-    by_split = {
-        split: _read_split(files, split, image_size, color)
-        for split in ("train", "test")
-        if split in files.find().info.splits
-    }
-    train, test = by_split["train"], by_split.get("test", {})
-    rng = np.random.default_rng(0)
-    unseen = sorted(set(test) - set(train))
-    if not unseen:  # the splits divide examples, not classes
-        pooled = {
-            label: np.concatenate([split[label] for split in (train, test) if label in split])
-            for label in sorted(train)
-        }
-        order = rng.permutation(sorted(pooled)).tolist()
-        unseen, seen = order[: -(-len(order) // 5)], order[-(-len(order) // 5) :]
-        train, test = {label: pooled[label] for label in seen}, pooled
-    order = rng.permutation(sorted(train)).tolist()
-    # A twentieth, of Omniglot 48; of small sets more, as clients have to differ.
-    num_validation = min(max(20, len(order) // 20), -(-len(order) // 5))
-    return {
-        "train": [train[label] for label in order[num_validation:]],
-        "validation": [train[label] for label in order[:num_validation]],
-        "test": [test[label] for label in unseen],
-    }
-
-
-def _read_split(
-    files: tfds_files.Files, split: str, image_size: int, color: bool
-) -> dict[int, np.ndarray]:
-    """Reads one split: label -> uint8 [n, size, size, channels], in the order of the files."""
-    import tensorflow as tf
-
-    def prepare(example: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        image = tf.cast(example["image"], tf.float32)
-        if color and image.shape[-1] == 1:
-            image = tf.image.grayscale_to_rgb(image)
-        elif not color and image.shape[-1] == 3:
-            image = tf.image.rgb_to_grayscale(image)
-        # Averages over the pixels that fall into one, so that thin strokes stay.
-        image = tf.image.resize(image, [image_size, image_size], method="area")
-        return tf.cast(tf.round(image), tf.uint8), example["label"]
-
-    dataset = files.examples(split)
-    spec = dataset.element_spec
-    if spec["image"].shape.rank != 3 or spec["label"].shape.rank != 0:
-        raise DataError(
-            f"{files.name} must have one image and one class label an example, but has "
-            f"image {spec['image'].shape} and label {spec['label'].shape}."
-        )
-    batches = dataset.map(prepare, tf.data.AUTOTUNE).batch(1024)
-    with files.reading():
-        pairs = list(batches.as_numpy_iterator())
-    images = np.concatenate([image for image, _ in pairs])
-    labels = np.concatenate([label for _, label in pairs])
-    order = np.argsort(labels, kind="stable")
-    names, starts = np.unique(labels[order], return_index=True)
-    return dict(zip(names.tolist(), np.split(images[order], starts[1:])))
 
 
 def _check_enough(group: str, images: Sequence[np.ndarray], ways: int, per_class: int) -> None:
@@ -322,70 +218,3 @@ def _check_enough(group: str, images: Sequence[np.ndarray], ways: int, per_class
             f"{len(images)} {group} classes, the smallest with {fewest} images: use smaller "
             "--ways, --shots or --train_shots, or another --tfds_name."
         )
-
-
-def build_cnn(ways: int, image_size: int, channels: int, seed: int) -> tf.keras.Model:
-    """Builds the paper's network: four convolutions of 64 with stride 2, normalised by batch.
-
-    The normalisation is by the images that are predicted together, in training and afterwards
-    alike: it has no moving statistics, so that there is nothing that federated learning would not
-    aggregate. Written as Keras' `LayerNormalization` over all axes but the channels, with their
-    scale and offset as a 1 x 1 convolution, it is in any Keras.
-
-    Args:
-      ways: The number of classes.
-      image_size: Pixels of an image's side.
-      channels: 1 or 3.
-      seed: >= 0; fixes the initial weights, each layer's with a seed of its own.
-
-    Returns:
-      An uncompiled model from float32 [n, image_size, image_size, channels] to logits [n, ways].
-      What it predicts for an image depends on the other n - 1.
-    """
-    import tensorflow as tf
-
-    layers = tf.keras.layers
-    glorots = [tf.keras.initializers.GlorotUniform(seed=s) for s in initializer_seeds(seed, 5)]
-    stack = [tf.keras.Input([image_size, image_size, channels])]
-    for glorot in glorots[:4]:
-        stack += [
-            layers.Conv2D(64, 3, 2, "same", use_bias=False, kernel_initializer=glorot),
-            layers.LayerNormalization([0, 1, 2], epsilon=0.001, center=False, scale=False),
-            layers.DepthwiseConv2D(1, depthwise_initializer="ones"),
-            layers.ReLU(),
-        ]
-    return tf.keras.Sequential(
-        [*stack, layers.Flatten(), layers.Dense(ways, kernel_initializer=glorots[4])]
-    )
-
-
-_EXPLANATION = (
-    "A prediction depends on the images that are predicted with it, by the normalisation. "
-    "*transductive*: all query images of a client at once, as in the table above; "
-    "*non-transductive*: one query image at a time, beside the client's support."
-)
-
-
-def measure_client(
-    support: tuple[np.ndarray, np.ndarray],
-    query: tuple[np.ndarray, np.ndarray],
-    before: Callable[[np.ndarray], np.ndarray],
-    after: Callable[[np.ndarray], np.ndarray],
-    seed: int,
-) -> dict[str, dict[str, float]]:
-    """Returns a client's accuracy before and after adapting, transductive and not, in [0, 1].
-
-    Non-transductive is as in the paper's code: every query image is predicted in a batch of its own
-    with the support, and only its own prediction counts.
-    """
-    del seed
-    (support_x, _), (x, y) = support, query
-
-    def measure(predict: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
-        alone = [predict(np.concatenate([support_x, x[i : i + 1]]))[-1] for i in range(len(x))]
-        return {
-            "transductive": float(np.mean(np.argmax(predict(x), axis=1) == y)),
-            "non-transductive": float(np.mean(np.argmax(alone, axis=1) == y)),
-        }
-
-    return {"before": measure(before), "after": measure(after)}

@@ -9,7 +9,7 @@ import tfds_files as files
 
 import datasets
 import run_experiment
-from datasets import DataError, embedded_characters, omniglot
+from datasets import DataError, embedded_characters, few_shot, omniglot
 
 SIDE, SIZE = 32, 16  # of the images in the files, and of those that clients have
 PER_CLASS = 4
@@ -164,7 +164,7 @@ def test_the_network_is_the_papers():
     import tensorflow as tf
 
     rng = np.random.default_rng(0)
-    model = omniglot.build_cnn(5, 28, 1, seed=0)
+    model = few_shot.build_cnn(5, 28, 1, seed=0)
     weights = [rng.normal(0, 0.3, w.shape).astype(np.float32) for w in model.get_weights()]
     model.set_weights(weights)
     x = y = rng.uniform(size=[10, 28, 28, 1]).astype(np.float32)
@@ -204,7 +204,7 @@ def test_not_transductive_is_one_query_image_beside_the_support():
         shift = 0 if x[:, 1].sum() == 1 else 1
         return np.eye(4)[(x[:, 0].astype(int) + shift)]
 
-    figures = omniglot.measure_client(support, query, lambda x: np.eye(4)[[1] * len(x)], after, 0)
+    figures = few_shot.measure_client(support, query, lambda x: np.eye(4)[[1] * len(x)], after, 0)
     assert figures["after"] == {"transductive": 0.0, "non-transductive": 1.0}
     assert figures["before"] == pytest.approx({"transductive": 1 / 3, "non-transductive": 1 / 3})
 

@@ -55,7 +55,7 @@ def train_algorithm(
     process = build_process(config, algorithm, task.model_fn, guarantee)
     if guarantee is not None:
         _warn_of_noise(algorithm, guarantee, process)
-    sent = traffic.bytes_per_client(process, config.clients_per_round)
+    sent = traffic.bytes_per_client(process, config.clients_per_round)._asdict()
     poisson = guarantee is not None and guarantee.sampling == "poisson"
     sampler_of = functools.partial(
         training.poisson_sampler if poisson else training.cohort_sampler,
@@ -81,7 +81,7 @@ def train_algorithm(
         return client_data.client_dataset(x, y, seed, role)
 
     def figures_of_round(round_num: int) -> dict[str, float]:
-        figures: dict[str, float] = {}
+        figures: dict[str, float] = {f"bytes/{way}_per_client": n for way, n in sent.items()}
         if config.failures.any or poisson:
             figures.update(cohort(round_num).counts)
         if guarantee is not None:
@@ -105,7 +105,6 @@ def train_algorithm(
         directory=directory,
         title=algorithm,
         labels={"data_source": task.data_source},
-        per_round={f"bytes/{way}_per_client": count for way, count in sent._asdict().items()},
         evaluate=evaluate if directory is not None else None,
         rounds_per_evaluation=config.rounds_per_evaluation,
         rounds_per_checkpoint=config.rounds_per_checkpoint,

@@ -32,7 +32,6 @@ def train(
     directory: Optional[Path] = None,
     title: str = "",
     labels: Optional[Mapping[str, Any]] = None,
-    per_round: Optional[Mapping[str, float]] = None,
     evaluate: Optional[Callable[[Any], Mapping[str, float]]] = None,
     rounds_per_evaluation: int = 1,
     rounds_per_checkpoint: int = 1,
@@ -54,7 +53,6 @@ def train(
         `metrics.csv` is written with each checkpoint.
       title: What the progress bar calls it.
       labels: Constant columns of `metrics.csv`.
-      per_round: Figures that are the same in every round, which row 0 is not.
       evaluate: The model's weights -> named figures, added to the row of their round.
       rounds_per_evaluation: Rounds between evaluations; the last round is evaluated too.
       rounds_per_checkpoint: Rounds between checkpoints; the last round is kept too.
@@ -90,7 +88,7 @@ def train(
                 state, row = _next(process, state, clients_of_round(round_num), runs_empty)
                 seconds = {name: now - start[name] for name, now in _times(client_clock).items()}
                 figures = figures_of_round(round_num) if figures_of_round is not None else {}
-                row = {**labels, **row, **(per_round or {}), **figures, **seconds}
+                row = {**labels, **row, **figures, **seconds}
                 if _none_contributed(row):
                     so = "It made a step of noise." if runs_empty else "The model stays as it was."
                     bar.write(f"{title}, round {round_num}: no client contributed. {so}")

@@ -376,6 +376,14 @@ def _load(config: ExperimentConfig, cache_dir: Optional[str]) -> datasets.Task:
             f"--clients_per_round must be at most the number of training clients, "
             f"{len(task.train_clients)}, but is {config.clients_per_round}."
         )
+    from tff_fedmeta import experiment_training
+
+    try:
+        promise = experiment_training.guarantee_of(config, task)
+        if promise is not None:
+            promise.epsilon(config.rounds)
+    except ValueError as error:
+        raise ValueError(f"The privacy asked for cannot be accounted for: {error}") from error
     if config.failures.flip_labels:
         labels = getattr(task.input_spec[1], "dtype", None)
         failures.check_labels(labels and labels.as_numpy_dtype)

@@ -14,13 +14,18 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
-def read(files: tfds_files.Files, image_size: int, color: bool) -> dict[str, list[np.ndarray]]:
+def read(
+    files: tfds_files.Files, image_size: int, color: bool, splits_are_of_classes: bool
+) -> dict[str, list[np.ndarray]]:
     """Reads all images and divides their classes.
 
     Args:
       files: The image set, fetched.
       image_size: Pixels of the side that images are brought to.
       color: Whether they have three channels or one.
+      splits_are_of_classes: Whether those of the test split are other classes than those of the
+        training split even if labels are the same. Otherwise that is so if no label is in both; if
+        any is, the splits divide examples, and a fifth of all classes becomes the test's.
 
     Returns:
       For "train", "validation" and "test" a list of classes, each uint8 [n, size, size, channels].
@@ -35,11 +40,11 @@ def read(files: tfds_files.Files, image_size: int, color: bool) -> dict[str, lis
     }
     train, test = by_split["train"], by_split.get("test", {})
     rng = np.random.default_rng(0)
-    unseen = sorted(set(test) - set(train))
-    if not unseen:  # the splits divide examples, not classes
+    unseen = sorted(test)
+    if not test or (set(test) & set(train) and not splits_are_of_classes):
         pooled = {
             label: np.concatenate([split[label] for split in (train, test) if label in split])
-            for label in sorted(train)
+            for label in sorted({*train, *test})
         }
         order = rng.permutation(sorted(pooled)).tolist()
         unseen, seen = order[: -(-len(order) // 5)], order[-(-len(order) // 5) :]
@@ -72,10 +77,12 @@ def _read_split(
 
     dataset = files.examples(split)
     spec = dataset.element_spec
-    if spec["image"].shape.rank != 3 or spec["label"].shape.rank != 0:
+    image, label = spec["image"], spec["label"]
+    is_image = image.shape.rank == 3 and image.shape[-1] in (1, 3) and image.dtype == tf.uint8
+    if not is_image or label.shape.rank != 0:
         raise DataError(
-            f"{files.name} must have one image and one class label an example, but has "
-            f"image {spec['image'].shape} and label {spec['label'].shape}."
+            f"An example of {files.name} must have an image of uint8 [height, width, 1 or 3] and a "
+            f"single label, but has {image.dtype.name} {image.shape} and {label.shape}."
         )
     batches = dataset.map(prepare, tf.data.AUTOTUNE).batch(1024)
     with files.reading():

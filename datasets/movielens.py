@@ -15,6 +15,7 @@ Where the data cannot be had, `embedded_ratings` can stand in, never unsaid.
 from __future__ import annotations
 
 import collections
+import dataclasses
 import functools
 import os
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 NAME = "movielens"
 TFDS_NAME = "movielens/100k-ratings"
 URL = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
-FEATURES = ("user_id", "movie_id", "movie_title", "user_rating", "timestamp")
+FEATURES = ("user_id", "movie_id", "user_rating", "timestamp")
+TITLE = "movie_title"  # for people only: files without it do
 MOVIES_FILE = "movies.json"
 
 # Movies with fewer ratings by training clients share the id of unknown ones: nothing can be learnt
@@ -131,6 +133,8 @@ def load(
     if taste_size < 1:
         raise DataError(f"taste_size must be a whole number >= 1, but is {taste_size}.")
     files = tfds_files.Files(TFDS_NAME, ("train",), FEATURES, cache_dir, URL)
+    if data_source != sources.EMBEDDED:
+        files.find()  # files of something else must not end in the stand-in
     real = sources.RealData(ABOUT, "MovieLens", "synthetic ratings", files.fetch, files.advice)
     data_source = sources.choose(data_source, real)
     if data_source == sources.EMBEDDED:
@@ -185,19 +189,32 @@ def read_ratings(files: tfds_files.Files) -> tuple[dict[str, Ratings], dict[str,
     """
     import tensorflow_datasets as tfds
 
+    if TITLE in files.find().info.features:
+        files = dataclasses.replace(files, features=(*FEATURES, TITLE))
     with files.reading():
         batches = list(tfds.as_numpy(files.examples("train").batch(_BATCH)))
-    columns = {name: np.concatenate([batch[name] for batch in batches]) for name in FEATURES}
-    if not np.isfinite(columns["user_rating"]).all():
+    columns = {name: np.concatenate([batch[name] for batch in batches]) for name in files.features}
+    users, movies, titles = (
+        np.array([_text(value) for value in columns.get(name, columns["movie_id"])])
+        for name in ("user_id", "movie_id", TITLE)
+    )
+    try:
+        stars = columns["user_rating"].astype(np.float32)
+    except ValueError:
+        stars = np.array([np.nan])
+    if not np.isfinite(stars).all():
         raise DataError(f"Every user_rating of {files.name} must be a finite number: not all are.")
-    users, movies, titles = (columns[name].astype(str) for name in FEATURES[:3])
     # Ratings of the same second have no order of their own; any will do, if it is always the same.
     order = np.lexsort((movies, columns["timestamp"], users))
-    table = Ratings(movies[order], columns["user_rating"][order], columns["timestamp"][order])
+    table = Ratings(movies[order], stars[order], columns["timestamp"][order])
     names, first = np.unique(users[order], return_index=True)
     parts = [np.split(column, first[1:]) for column in table]
     ratings = {str(name): Ratings(*part) for name, *part in zip(names, *parts)}
     return ratings, dict(zip(movies.tolist(), titles.tolist()))
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def list_movies(ratings: Sequence[Ratings]) -> Movies:

@@ -43,13 +43,13 @@ _META_GRADIENTS = {
 # What a run on this data set starts from, where nothing else is asked for; see `configure`.
 DEFAULTS: dict[str, Any] = {
     "algorithms": ("reptile", "fedsgd"),
-    "rounds": 400,
+    "rounds": 200,
     "clients_per_round": 5,
     **_FEW,
     "adaptation_steps": 50,
-    "adaptation_learning_rates": (0.02, 0.05, 0.1),
-    "rounds_per_evaluation": 200,
-    "rounds_per_checkpoint": 200,
+    "adaptation_learning_rates": (0.05, 0.1),
+    "rounds_per_evaluation": 100,
+    "rounds_per_checkpoint": 100,
     "hyperparameters": {
         "reptile": {"inner_learning_rate": 0.1},
         "fedavg": {"inner_learning_rate": 0.1},
@@ -137,9 +137,9 @@ def load(
         have one more of each class, to be judged on.
       train_shots: The images of a class that a training client has, > `shots`.
       rotations: Whether quarter turns of a class are further training classes.
-      tfds_name: The image set's name in TFDS. Its features are `image` and `label`. If its split
-        `test` has classes that `train` has not, those are the test classes; otherwise a fifth of
-        all classes is.
+      tfds_name: The image set's name in TFDS. Its features are `image` and `label`. The classes of
+        its split `test` are the test's, unless some of them are in `train` too; then, and if there
+        is no such split, a fifth of all classes is.
       image_size: Pixels of the side that images are shrunk or enlarged to, >= 16.
       color: Whether images have three channels, or one.
 
@@ -170,7 +170,7 @@ def load(
     if source == sources.EMBEDDED:
         classes = embedded_characters.draw(image_size, 3 if color else 1)
     else:
-        classes = image_classes.read(files, image_size, color)
+        classes = image_classes.read(files, image_size, color, tfds_name == "omniglot")
     per_class = {"train": train_shots, "validation": shots + QUERY_SHOTS}
     per_class["test"] = per_class["validation"]
     for group, images in classes.items():

@@ -89,6 +89,6 @@ def find(
       rng: Draws them.
     """
     drawn = np.array([rng.choice(others, NUM_OTHERS, replace=False) for _ in liked])
-    # Equals come first: a model that tells nothing apart finds nothing.
-    rank = np.sum(scores[drawn] >= scores[liked][:, np.newaxis], axis=1)
+    # Equals and NaN come first: a model that tells nothing apart finds nothing.
+    rank = np.sum(~(scores[drawn] < scores[liked][:, np.newaxis]), axis=1)
     return rank < NUM_SHOWN

@@ -94,7 +94,9 @@ def check_column(frame: pd.DataFrame, option: str, column: str) -> None:
     if column in frame.columns:
         return
     names = [str(name) for name in frame.columns]
-    close = difflib.get_close_matches(column, names, n=3, cutoff=0.5)
+    of_folded = {name.casefold(): name for name in names}
+    folded = difflib.get_close_matches(column.casefold(), of_folded, n=3, cutoff=0.5)
+    close = [of_folded[name] for name in folded]
     hint = f"the closest are {', '.join(map(repr, close))}" if close else f"it has {listed(names)}"
     raise DataError(f"--{option}: the table has no column {column!r}; {hint}.")
 

@@ -28,9 +28,9 @@ class Measures(NamedTuple):
       of_client: `of_client(support, query, before, after, seed)` returns, for one client, the named
         figures of each way to predict: {"before": {"name": figure, ...}, "after": the same}, and
         of whatever these are to be compared with, which is the same for every algorithm. A figure
-        that a client does not have is left out. `support` and `query` are its examples `(x, y)`,
-        `before` and `after` the model's predictions as functions of x, and `seed` an integer >= 0
-        for what is random.
+        that a client does not have, or that is not finite, is left out. `support` and `query` are
+        its examples `(x, y)`, `before` and `after` the model's predictions as functions of x, and
+        `seed` an integer >= 0 for what is random.
       explanation: What the names mean, in Markdown.
     """
 

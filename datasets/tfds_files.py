@@ -100,9 +100,9 @@ class Files:
 
         root = pathlib.Path(self.cache_dir or tfds.core.constants.DATA_DIR).expanduser()
         directory = root / self.name
-        versions = [path for path in directory.glob("*") if "incomplete" not in path.name]
-        if versions:
-            return f"delete {directory} so that TensorFlow Datasets prepares it again"
+        wanted = directory / str(tfds.builder_cls(self.name.split("/")[0]).VERSION)
+        if wanted.exists():
+            return f"delete {wanted} so that TensorFlow Datasets prepares it again"
         return f"copy {directory} from a machine where TensorFlow Datasets could prepare it"
 
     def examples(self, split: str) -> tf.data.Dataset:

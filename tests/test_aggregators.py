@@ -175,6 +175,15 @@ def test_three_rounds_train_weights_and_rates_and_repeat(name):
     assert_equal(again, weights)  # nothing is large enough for "compressed" to round
 
 
+def test_rounds_of_nobody_leave_robust_its_estimates():
+    process = aggregation("robust")
+    begun, empty = process.initialize(), process.next(process.initialize(), [], [])
+    assert_equal(tf.nest.flatten(empty.state), tf.nest.flatten(begun))
+    u, w = updates(4)
+    _, measured = aggregate("robust", [*u[:3], 1000 * u[3]], w)
+    assert measured["zeroed_count"] == 1
+
+
 @pytest.mark.parametrize("name", ["median", "trimmed_mean", "secure"])
 def test_the_order_of_clients_does_not_matter_at_all(name):
     u, w = updates(9)

@@ -98,8 +98,13 @@ def test_every_field_changes_the_hash_and_shows_as_a_difference(name):
     values = {name: OTHER_VALUES[name]}
     if name == "inner_steps":
         values["inner_epochs"] = None
-    trimmed = name == "aggregator_options"
-    base = dataclasses.replace(CONFIG, aggregator="trimmed_mean") if trimmed else CONFIG
+    # Some mean nothing without another one, and are refused.
+    needs = {
+        "aggregator_options": dict(aggregator="trimmed_mean"),
+        "attack": dict(byzantine_fraction=0.1),
+        "attack_scale": dict(byzantine_fraction=0.1),
+    }
+    base = dataclasses.replace(CONFIG, **needs.get(name, {}))
     other = dataclasses.replace(base, **values)
     assert other.hash != base.hash
     assert {part.split()[0] for part in base.differences(other).split("; ")} == set(values)

@@ -90,7 +90,7 @@ def test_movies_and_mean_come_from_training_clients_alone(real):
     found = real.assets["movies.json"]
     assert found["movies"][0] == {"movie_id": "", "title": "", "num_ratings": 0}
     assert found["movies"][1:] == [
-        {"movie_id": movie, "title": f"Movie {movie} (1990)", "num_ratings": -n}
+        {"movie_id": movie, "title": f"Céleste {movie} (1990)", "num_ratings": -n}
         for n, movie in enough
     ]
     assert found["mean_rating"] == pytest.approx(np.mean([stars for _, _, stars, _ in rows]))

@@ -23,7 +23,7 @@ def picture(label, index):
     return coarse.repeat(2, axis=0).repeat(2, axis=1)
 
 
-def write(directory, splits, channels=3, leave_out=()):
+def write(directory, splits, channels=3, leave_out=(), name="omniglot"):
     import tensorflow_datasets as tfds
 
     features = {
@@ -47,12 +47,12 @@ def write(directory, splits, channels=3, leave_out=()):
         ]
         for split, (labels, indices) in splits.items()
     }
-    for name in leave_out:
-        del features[name]
+    for feature in leave_out:
+        del features[feature]
         for split in rows.values():
             for row in split:
-                del row[name]
-    return files.write(directory, "omniglot", "3.0.0", tfds.features.FeaturesDict(features), rows)
+                del row[feature]
+    return files.write(directory, name, "3.0.0", tfds.features.FeaturesDict(features), rows)
 
 
 @pytest.fixture(scope="module")
@@ -138,8 +138,10 @@ def test_rotations_are_training_classes_alone(directory):
 
 def test_where_the_splits_share_classes_the_classes_are_divided(tmp_path):
     half = {"train": (TRAIN, range(4)), "test": (TRAIN, range(4, 8))}
-    write(tmp_path, half)
-    task = load(tmp_path, train_shots=8, rotations=False)  # images of both splits
+    write(tmp_path, half, name="letters")
+    task = load(
+        tmp_path, train_shots=8, rotations=False, tfds_name="letters"
+    )  # images of both splits
     seen = {
         group: {
             label
@@ -150,6 +152,17 @@ def test_where_the_splits_share_classes_the_classes_are_divided(tmp_path):
     }
     assert [len(seen[group]) for group in ("train", "validation", "test")] == [19, 5, 6]
     assert set.union(*seen.values()) == set(TRAIN)
+
+
+def test_omniglots_splits_are_of_characters_whatever_their_labels(tmp_path):
+    write(tmp_path, {"train": (TRAIN, range(4)), "test": (TRAIN[:6], range(4, 8))})
+    task = load(tmp_path)
+    x, _ = task.read_client("test_000000")
+    pixels = {image.tobytes() for image in np.rint(255 - 255 * x[..., 0])}
+    of_test = {
+        np.float32(picture(c, i)[::2, ::2]).tobytes() for c in TRAIN[:6] for i in range(4, 8)
+    }
+    assert pixels <= of_test
 
 
 def test_colour_is_kept_or_made_grey(tmp_path):

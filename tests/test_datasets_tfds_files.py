@@ -116,7 +116,7 @@ def test_incomplete_directory_is_refused_and_left_alone(written, asked, kept):
     (home / "dataset_info.json").write_bytes(kept)
     with pytest.raises(DataError, match=r"cannot open"):
         of(directory).fetch()
-    assert f"delete {directory / NAME} " in of(directory).advice()
+    assert f"delete {home} " in of(directory).advice()
     assert (home / "dataset_info.json").read_bytes() == kept and not asked
 
 

@@ -115,6 +115,9 @@ def test_attackers_are_told_what_to_send(attack, scale, role):
         (dict(byzantine_fraction=float("nan")), "byzantine_fraction must be a finite number"),
         (dict(availability=0), "availability must be greater than 0"),
         (dict(attack_scale=0), "attack_scale must be greater than 0"),
+        (dict(attack="nan"), "need a byzantine_fraction > 0"),
+        (dict(attack_scale=5.0), "need a byzantine_fraction > 0"),
+        (dict(attack="scale", byzantine_fraction=0.1), "an attack_scale other than 1"),
         (dict(attack="sign_flop"), "Did you mean 'sign_flip'"),
     ],
 )

@@ -199,3 +199,13 @@ def test_poisson_cohorts_are_a_pure_function_of_independent_draws():
     sizes = drawn.sum(axis=1)
     assert sizes.mean() == pytest.approx(10, abs=0.3)
     assert sizes.var() == pytest.approx(50 * 0.2 * 0.8, rel=0.15)
+
+
+def test_an_update_whose_norm_overflows_counts_as_zeros(tff_runtime):
+    one = np.ones(4, np.float32)
+    process = privacy.build_dp_aggregator(3, 0.0, clip=2.0).create(
+        tff.types.to_type([tff.TensorType(np.float32, [4])]), tff.TensorType(np.float32)
+    )
+    output = process.next(process.initialize(), [[one], [one], [1e20 * one]], [1.0, 1.0, 1.0])
+    np.testing.assert_allclose(output.result[0], one * 2 / 3, rtol=1e-6)
+    assert output.measurements["non_finite"] == 1

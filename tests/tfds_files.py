@@ -34,7 +34,7 @@ def write(data_dir, name, version, features, splits, config=None):
 def write_movielens(data_dir, ratings, leave_out=()):
     """Writes `movielens/100k-ratings`: of (user, movie, rating, timestamp), without some features.
 
-    A movie's genres are the last digit of its number, and its title is "Movie NUMBER (1990)".
+    A movie's genres are the last digit of its number, and its title is "Céleste NUMBER (1990)".
     """
     import tensorflow_datasets as tfds
 
@@ -57,7 +57,7 @@ def write_movielens(data_dir, ratings, leave_out=()):
             "bucketized_user_age": 25.0,
             "movie_genres": [int(movie) % 10],
             "movie_id": str(movie),
-            "movie_title": f"Movie {movie} (1990)",
+            "movie_title": f"Céleste {movie} (1990)",
             "raw_user_age": 30.0,
             "timestamp": time,
             "user_gender": True,

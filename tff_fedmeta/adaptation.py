@@ -233,14 +233,24 @@ def summarize(
 
     Returns:
       {"before": {"mean", "std", "p10", "p50", "p90"}, "after": the same, "share_hurt": the share of
-      clients, in [0, 1], whom adapting left worse off}. Every client counts the same.
+      clients, in [0, 1], whom adapting left worse off}. Every client counts the same. One whose
+      metric is not finite, where adapting diverged, counts as hurt, and nowhere else.
+
+    Raises:
+      NothingToMeasureError: If no client's metric is finite.
     """
-    curves = np.array([result[metric] for result in results], np.float64)
+    curves = np.array([result[metric] for result in results], np.float64)  # None becomes NaN
     before, after = curves[:, 0], curves[:, steps]
-    hurt = after < before if higher_is_better else after > before
+    finite = np.isfinite(before) & np.isfinite(after)
+    if not finite.any():
+        raise NothingToMeasureError(
+            f"No client has a finite {metric} after adapting; use a smaller inner_learning_rate "
+            "for training, or smaller adaptation_learning_rates."
+        )
+    hurt = ~finite | (after < before if higher_is_better else after > before)
     return {
-        "before": _distribution(before),
-        "after": _distribution(after),
+        "before": _distribution(before[finite]),
+        "after": _distribution(after[finite]),
         "share_hurt": float(np.mean(hurt)),
     }
 

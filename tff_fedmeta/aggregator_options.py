@@ -50,7 +50,7 @@ class Secure:
     )
 
     def __post_init__(self) -> None:
-        check_number("secure_clip", self.secure_clip, 0)
+        check_number("secure_clip", self.secure_clip, 0, 1e9)
         if self.secure_clip == 0:
             raise ValueError("secure_clip must be greater than 0.")
 

@@ -9,7 +9,7 @@ from typing import Any, Callable, Optional
 
 import tensorflow_federated as tff
 
-from tff_fedmeta import aggregator_options, privacy, secure_sums
+from tff_fedmeta import aggregator_options, hyperparameters, privacy, secure_sums
 from tff_fedmeta.coordinate_wise import TrimmedMeanFactory
 from tff_fedmeta.left_out import LeavingOutNonFiniteFactory
 
@@ -58,6 +58,7 @@ def build_metrics_aggregator(name: str) -> Optional[Callable[..., Any]]:
 
     With "secure" the metrics are secure sums too.
     """
+    hyperparameters.check_choice("aggregator", name, aggregator_options.AGGREGATORS)
     if name in aggregator_options.SECURE:
         return secure_sums.secure_sum_then_finalize
     return None
@@ -65,7 +66,7 @@ def build_metrics_aggregator(name: str) -> Optional[Callable[..., Any]]:
 
 def _build_robust() -> tff.aggregators.WeightedAggregationFactory:
     # By itself TFF's would let a NaN pass: it is not greater than any norm.
-    return LeavingOutNonFiniteFactory(tff.learning.robust_aggregator())
+    return LeavingOutNonFiniteFactory(tff.learning.robust_aggregator(), keeps_empty=True)
 
 
 def _build_trimmed_mean(trim_fraction: float) -> tff.aggregators.WeightedAggregationFactory:

@@ -80,6 +80,12 @@ class Failures:
             if value == 0:
                 raise ValueError(f"{name} must be greater than 0, but is {value}.")
         hyperparameters.check_choice("attack", self.attack, ATTACKS)
+        if self.byzantine_fraction == 0 and (self.attack, self.attack_scale) != ("sign_flip", 1.0):
+            raise ValueError(
+                "attack and attack_scale need a byzantine_fraction > 0: nobody attacks otherwise."
+            )
+        if self.byzantine_fraction and self.attack == "scale" and self.attack_scale == 1:
+            raise ValueError("attack scale needs an attack_scale other than 1, e.g. 1000.")
 
     @property
     def any(self) -> bool:

@@ -21,15 +21,19 @@ class LeavingOutNonFiniteFactory(tff.aggregators.WeightedAggregationFactory):
         self,
         inner: tff.aggregators.WeightedAggregationFactory,
         count_factory: Optional[tff.aggregators.UnweightedAggregationFactory] = None,
+        keeps_empty: bool = False,
     ):
         """Initializes the factory.
 
         Args:
           inner: The aggregator, whose measurements are a mapping.
           count_factory: How clients are counted, without a state; None is `SumFactory`.
+          keeps_empty: Whether the state stays as it was in a round where nobody has a weight: what
+            it estimates would become NaN.
         """
         self._inner = inner
         self._count_factory = count_factory or tff.aggregators.SumFactory()
+        self._keeps_empty = keeps_empty
 
     def create(self, value_type: Any, weight_type: Any) -> tff.templates.AggregationProcess:
         """Creates the process; see `tff.aggregators.WeightedAggregationFactory`."""
@@ -37,6 +41,14 @@ class LeavingOutNonFiniteFactory(tff.aggregators.WeightedAggregationFactory):
         count = self._count_factory.create(tff.TensorType(np.int32))
         inner_measurements = inner.next.type_signature.result.measurements.member
         leave_out = tff.tensorflow.computation(zero_non_finite, (value_type, weight_type))
+        has_weight = tff.tensorflow.computation(lambda w: tf.cast(w > 0, tf.int32), weight_type)
+        state_type = inner.initialize.type_signature.result.member
+
+        @tff.tensorflow.computation(state_type, state_type, np.int32)
+        def choose_state(before, after, num_clients):
+            return tf.nest.map_structure(
+                lambda old, new: tf.where(num_clients > 0, new, old), before, after
+            )
 
         @tff.federated_computation(
             inner.initialize.type_signature.result,
@@ -52,8 +64,12 @@ class LeavingOutNonFiniteFactory(tff.aggregators.WeightedAggregationFactory):
                 for name, _ in tff.structure.iter_elements(inner_measurements)
             )
             measurements["non_finite"] = counted.result
+            after = output.state
+            if self._keeps_empty:
+                num_clients = tff.federated_sum(tff.federated_map(has_weight, weights))
+                after = tff.federated_map(choose_state, (state, after, num_clients))
             return tff.templates.MeasuredProcessOutput(
-                output.state, output.result, tff.federated_zip(measurements)
+                after, output.result, tff.federated_zip(measurements)
             )
 
         return tff.templates.AggregationProcess(inner.initialize, next_round)
@@ -69,7 +85,9 @@ def zero_non_finite(value: Any, weight: tf.Tensor) -> tuple[Any, tf.Tensor, tf.T
     Returns:
       The update, the weight, and 1 if they were replaced, else 0, int32.
     """
-    is_finite = client_model.all_finite((tf.nest.flatten(value), weight))
+    # The norm too: clipping by one that overflows would make NaN of finite numbers.
+    norm = tf.linalg.global_norm(tf.nest.flatten(value))
+    is_finite = client_model.all_finite((tf.nest.flatten(value), weight, norm))
     value = tf.nest.map_structure(lambda x: tf.where(is_finite, x, tf.zeros_like(x)), value)
     weight = tf.where(is_finite, weight, tf.zeros_like(weight))
     return value, weight, tf.cast(tf.logical_not(is_finite), tf.int32)

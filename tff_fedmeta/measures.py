@@ -1,5 +1,6 @@
 """A task's own measures of test clients, beside its metric: each client's, and their means."""
 
+import math
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -45,7 +46,11 @@ def measure(
         client = of_thread.adapt_to(client_id)
         drawing = client_data.stream_seed_int(seed, "measures", client_id)
         figures = of_client(client.support, client.query, client.before, client.after, drawing)
-        return {"client_id": client_id, "figures": figures}
+        finite = {
+            way: {name: figure for name, figure in named.items() if math.isfinite(figure)}
+            for way, named in figures.items()
+        }
+        return {"client_id": client_id, "figures": finite}
 
     measured = concurrent.thread_map(
         measure_one,

@@ -249,6 +249,8 @@ def _privacy(config: ExperimentConfig, task: Any, metrics: dict[str, pd.DataFram
 
     count, rounds = len(task.train_clients), config.rounds
     promise = privacy.guarantee(config.aggregator_options, config.clients_per_round, count, rounds)
+    if promise.noise_multiplier == 0:
+        return ["privacy: none, because there is no noise"]
     spent = max(frame["privacy/epsilon"].max() for frame in metrics.values())
     poisson = promise.sampling == "poisson"
     return [
@@ -256,7 +258,8 @@ def _privacy(config: ExperimentConfig, task: Any, metrics: dict[str, pd.DataFram
         f"private for a training client {'added or removed' if poisson else 'replaced'}, with "
         f"noise multiplier {promise.noise_multiplier:.4g} and "
         f"{promise.sampling} cohorts of {config.clients_per_round} from {count}, over "
-        f"{rounds:,} rounds; rows add up, for whoever sees several. Outside of the guarantee: the "
+        f"{rounds:,} rounds (the event of a round is {promise.event}); rows add up, for whoever "
+        "sees several. Outside of the guarantee: the "
         "figures on training clients in metrics.csv, which have no noise, what was chosen with "
         "their help, and, for whoever knows the seed, that cohorts are secret"
     ]
@@ -322,7 +325,8 @@ def plot(
 
 
 def _plot_adaptation(axes, result, metric, name, color) -> None:
-    curves = np.array([client[metric] for client in result["clients"]])
+    curves = np.array([client[metric] for client in result["clients"]], np.float64)
+    curves = curves[np.isfinite(curves).all(axis=1)]  # without those that diverged at any step
     rate, chosen = _rate_in_words(result["chosen"]), result["chosen"]["steps"]
     mean = curves.mean(axis=0)
     axes.plot(result["steps"], mean, color=color, label=f"{name} at {rate}")
@@ -334,7 +338,7 @@ def _plot_adaptation(axes, result, metric, name, color) -> None:
 
 def _plot_clients(axes, result, metric, name, color) -> None:
     steps = result["chosen"]["steps"]
-    before = [client[metric][0] for client in result["clients"]]
-    after = [client[metric][steps] for client in result["clients"]]
+    curves = np.array([client[metric] for client in result["clients"]], np.float64)
+    before, after = curves[:, 0], curves[:, steps]
     hurt = result["summary"]["share_hurt"]
     axes.scatter(before, after, s=24, alpha=0.6, color=color, label=f"{name}: {hurt:.0%} hurt")

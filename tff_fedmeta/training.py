@@ -21,7 +21,8 @@ _SHOWN = {"loss": "train/loss", "accuracy": "train/accuracy", "seconds": "second
 _ROWS = "metrics.csv"
 
 # What a round without clients tells.
-_NOTHING = {"train/num_examples": 0, "train/num_batches": 0}
+_REJECTED = "server/update_rejected"
+_NOTHING = {"train/num_examples": 0, "train/num_batches": 0, _REJECTED: 0}
 
 
 def train(
@@ -92,6 +93,8 @@ def train(
                 if _none_contributed(row):
                     so = "It made a step of noise." if runs_empty else "The model stays as it was."
                     bar.write(f"{title}, round {round_num}: no client contributed. {so}")
+                elif row[_REJECTED]:
+                    bar.write(f"{title}, round {round_num}: the update is not finite; left out.")
                 last = round_num == rounds
                 if last or round_num % rounds_per_evaluation == 0:
                     row.update(evaluated())
@@ -118,7 +121,10 @@ def _next(
         return state, _NOTHING
     after, metrics = process.next(state, clients)
     row = _flat(metrics)
-    return (state if _none_contributed(row) and not runs_empty else after), row
+    if _none_contributed(row):  # means over nobody are no zeros
+        row = {k: v for k, v in row.items() if k in _NOTHING or not k.startswith("train/")}
+    stays = row[_REJECTED] or (_none_contributed(row) and not runs_empty)
+    return (state if stays else after), row
 
 
 def _none_contributed(row: Mapping[str, Any]) -> bool:
@@ -214,5 +220,7 @@ def poisson_sampler(
 def _flat(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a round's metrics under flat names, such as train/loss and aggregator/non_finite."""
     nested = {**metrics["client_work"], "aggregator": metrics["aggregator"]}
+    # TFF's finalizer leaves the model as it is if the aggregated update is not finite.
+    nested["server"] = {"update_rejected": int(metrics["finalizer"]["update_non_finite"])}
     flat = pd.json_normalize(nested, sep="/").iloc[0].to_dict()
     return {name: value for name, value in flat.items() if value != ()}  # nothing was measured

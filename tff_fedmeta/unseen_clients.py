@@ -100,6 +100,9 @@ def adapt(config, task, algorithm, weights, read, evaluators) -> dict[str, Any]:
     skipped = [client["client_id"] for client in clients if client["num_query"] == 0]
     if skipped:
         _LOG.warning("Test clients too small to split, or not finite: %s", ", ".join(skipped))
+    diverged = [row["client_id"] for row in rows if row[task.metric][steps] is None]
+    if diverged:
+        _LOG.warning("Adapting diverged for the test clients %s: hurt.", ", ".join(diverged))
     return {
         "data_source": task.data_source,
         "metric": task.metric,
@@ -107,6 +110,7 @@ def adapt(config, task, algorithm, weights, read, evaluators) -> dict[str, Any]:
         "chosen": {"inner_learning_rate": rate, "steps": steps},
         "clients": rows,
         "skipped_clients": skipped,
+        "diverged_clients": diverged,
         "summary": adaptation.summarize(rows, task.metric, steps, task.higher_is_better),
     }
 

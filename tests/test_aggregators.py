@@ -255,8 +255,9 @@ METRICS = 2 * 2 * 4 + 2 * 8 + 5 * 4
 MODULUS = int(np.ceil(np.log2(10 * (2**52 - 1) + 1)))
 UP = {
     "mean": 3003 * 4 + 4 + METRICS,
-    # Besides: two estimates of a quantile, each of a count below and all; clipped, zeroed, broken.
-    "robust": 3003 * 4 + 4 + METRICS + 2 * 2 * 4 + 3 * 4,
+    # Besides: two estimates of a quantile, each of a count below and all; clipped, zeroed, broken,
+    # contributing.
+    "robust": 3003 * 4 + 4 + METRICS + 2 * 2 * 4 + 4 * 4,
     "median": 3003 * 4 + 4 + METRICS + 4,
     "trimmed_mean": 3003 * 4 + 4 + METRICS + 4,
     # Weights, the client's weight, 11 numbers of metrics; and six of one bit: clipped, broken, one.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     pass
 
 NAME = "omniglot"
-NUM_CLIENTS = {"train": 100_000, "validation": 50, "test": 200}
+NUM_CLIENTS = {"train": 100_000, "validation": 50, "test": 150}
 QUERY_SHOTS = 1  # images of a class that a client is judged on
 
 # What the paper sets by the number of ways: up to the first number, or above it.
@@ -131,7 +131,7 @@ def load(
       data_source: "auto", "tfds" or "embedded", see `sources.choose`.
       cache_dir: TFDS's `data_dir`; None means its own, `~/tensorflow_datasets`.
       seed: >= 0; fixes the initial weights. Clients are the same for every seed.
-      num_test_clients: >= 1; None means 200.
+      num_test_clients: >= 1; None means 150.
       ways: N, the classes of a client, >= 2.
       shots: K, the images of a class that adaptation learns from, >= 1. Validation and test clients
         have one more of each class, to be judged on.

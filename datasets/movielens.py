@@ -133,9 +133,9 @@ def load(
     if taste_size < 1:
         raise DataError(f"taste_size must be a whole number >= 1, but is {taste_size}.")
     files = tfds_files.Files(TFDS_NAME, ("train",), FEATURES, cache_dir, URL)
-    if data_source != sources.EMBEDDED:
-        files.find()  # files of something else must not end in the stand-in
-    real = sources.RealData(ABOUT, "MovieLens", "synthetic ratings", files.fetch, files.advice)
+    real = sources.RealData(
+        ABOUT, "MovieLens", "synthetic ratings", files.fetch, files.advice, check=files.find
+    )
     data_source = sources.choose(data_source, real)
     if data_source == sources.EMBEDDED:
         ids = embedded_ratings.client_ids()

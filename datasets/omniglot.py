@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from datasets import embedded_characters, few_shot, image_classes, sources, tfds_files
-from datasets.task import DataError, Measures, Task, splitting
+from datasets.task import DataError, Measures, Task, number_clients, splitting
 
 if TYPE_CHECKING:
     pass
@@ -152,17 +152,15 @@ def load(
     """
     options = dict(ways=ways, shots=shots, train_shots=train_shots, image_size=image_size)
     configure(options)
-    if num_test_clients is not None and num_test_clients < 1:
-        raise DataError(f"num_test_clients must be >= 1, but is {num_test_clients}.")
+    ids = number_clients(NUM_CLIENTS, num_test_clients, digits=6)
     files = tfds_files.Files(tfds_name, ("train",), ("image", "label"), cache_dir)
-    if data_source != sources.EMBEDDED:
-        files.find()  # a wrong name must not end in the stand-in
     real = sources.RealData(
         about=ABOUT,
         title="Omniglot" if tfds_name == "omniglot" else tfds_name,
         stand_in="synthetic characters",
         fetch=files.fetch,
         advice=files.advice,
+        check=files.find,
     )
     import tensorflow as tf
 
@@ -176,8 +174,6 @@ def load(
     for group, images in classes.items():
         _check_enough(group, images, ways, per_class[group])
 
-    sizes = {**NUM_CLIENTS, "test": num_test_clients or NUM_CLIENTS["test"]}
-    ids = {group: tuple(f"{group}_{i:06d}" for i in range(n)) for group, n in sizes.items()}
     known = frozenset(client_id for group in ids.values() for client_id in group)
 
     def read_client(client_id: str) -> tuple[np.ndarray, np.ndarray]:

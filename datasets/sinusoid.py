@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Callable
 import numpy as np
 
 from datasets import sources
-from datasets.task import DataError, Task
+from datasets.task import DataError, Task, number_clients
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -113,14 +113,11 @@ def load(
     """
     del cache_dir
     sources.check(data_source, ABOUT)
-    if num_test_clients is not None and num_test_clients < 1:
-        raise DataError(f"num_test_clients must be >= 1, but is {num_test_clients}.")
+    ids = number_clients(NUM_CLIENTS, num_test_clients, digits=5)
     if not 0 < max_phase < math.inf:
         raise DataError(f"max_phase must be a number > 0, but is {max_phase}.")
     import tensorflow as tf
 
-    sizes = {**NUM_CLIENTS, "test": num_test_clients or NUM_CLIENTS["test"]}
-    ids = {group: tuple(f"{group}_{i:05d}" for i in range(n)) for group, n in sizes.items()}
     known = frozenset(client_id for group in ids.values() for client_id in group)
 
     def read_client(client_id: str) -> tuple[np.ndarray, np.ndarray]:

@@ -62,6 +62,8 @@ class RealData(NamedTuple):
         `DataError` if they cannot be had.
       advice: Says what makes them available, as a clause.
       cached: Whether they are looked for in the cache directory.
+      check: Raises `DataError` at a mistake that no stand-in is to hide, such as a wrong name;
+        None: there is nothing to get wrong.
     """
 
     about: About
@@ -70,6 +72,7 @@ class RealData(NamedTuple):
     fetch: Callable[[], None]
     advice: Callable[[], str]
     cached: bool = True
+    check: Callable[[], Any] | None = None
 
 
 def choices(about: About) -> tuple[str, ...]:
@@ -93,11 +96,14 @@ def choose(data_source: str, real: RealData) -> str:
       real: The real data.
 
     Raises:
-      DataError: If there is no such source, or the real data are asked for and cannot be had.
+      DataError: If there is no such source, the real data are asked for and cannot be had, or
+        their `check` finds a mistake.
     """
     check(data_source, real.about)
     if data_source == EMBEDDED:
         return EMBEDDED
+    if real.check is not None:
+        real.check()
     try:
         real.fetch()
     except DataError as error:

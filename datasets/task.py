@@ -144,6 +144,25 @@ def split_clients(
     )
 
 
+def number_clients(
+    sizes: Mapping[str, int], num_test_clients: int | None, digits: int
+) -> dict[str, tuple[str, ...]]:
+    """Returns the ids of clients that are made from their ids, such as "train_00000".
+
+    Args:
+      sizes: How many clients there are in "train", "validation" and "test".
+      num_test_clients: >= 1; None means as many as `sizes` says.
+      digits: Of the number in an id.
+
+    Raises:
+      DataError: If `num_test_clients` is less than 1.
+    """
+    if num_test_clients is not None and num_test_clients < 1:
+        raise DataError(f"num_test_clients must be >= 1, but is {num_test_clients}.")
+    sizes = {**sizes, "test": num_test_clients or sizes["test"]}
+    return {group: tuple(f"{group}_{i:0{digits}d}" for i in range(n)) for group, n in sizes.items()}
+
+
 def splitting(preferred: Mapping[str, Mapping[str, Any]], **how: Any) -> dict[str, Any]:
     """Adds how clients split in training, e.g. `split="ordered"`, to what a task prefers.
 

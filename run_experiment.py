@@ -19,16 +19,11 @@ from typing import IO, Any, Optional
 from absl import flags
 
 import datasets
-from tff_fedmeta import (
-    aggregator_options,
-    artifacts,
-    failures,
-    runtime,
-    worker,
-    worker_context,
-)
-from tff_fedmeta.config import AGGREGATORS, RUNTIMES, ExperimentConfig
-from tff_fedmeta.hyperparameters import HYPERPARAMETERS, check_choice
+from tff_fedmeta import runtime
+from tff_fedmeta.config import AGGREGATORS, RUNTIMES, ExperimentConfig, aggregator_options, failures
+from tff_fedmeta.config.hyperparameters import HYPERPARAMETERS, check_choice
+from tff_fedmeta.experiment import run_directory
+from tff_fedmeta.runtime import worker, worker_process
 
 # group -> (kind, name, default, help). A default of None is the task's own, beside the task.
 _FLAGS: dict[str, list[tuple[Any, str, Any, str]]] = {
@@ -233,9 +228,9 @@ def main(argv: Sequence[str]) -> int:
             return 2
         if prepared is None:
             return 0
-        lock, *experiment = prepared
+        lock, *the_rest = prepared
         with lock:
-            return _run(*experiment)
+            return _run(*the_rest)
     except KeyboardInterrupt:
         print("\nInterrupted. The same command continues this run.", file=sys.stderr)
         return 130
@@ -259,8 +254,8 @@ def _prepare(
     config = _configuration(values)
     output_dir = Path(values["output_dir"]) if values["output_dir"] else None
     if output_dir is not None:  # a wrong directory is said before any data is loaded
-        found = artifacts.find_run(config, output_dir, values["resume"])
-        if found is not None and artifacts.is_finished(output_dir):
+        found = run_directory.find_run(config, output_dir, values["resume"])
+        if found is not None and run_directory.is_finished(output_dir):
             return _say_finished(output_dir)
         has_stand_in = datasets.ABOUT[config.dataset].source != "embedded"
         if has_stand_in and found and config.data_source != found.data_source == "embedded":
@@ -276,10 +271,10 @@ def _prepare(
     seconds = time.perf_counter() - start
     config = dataclasses.replace(config, data_source=task.data_source)
     output_dir = output_dir or Path("runs") / f"{config.dataset}-{config.hash}"
-    artifacts.find_run(config, output_dir, values["resume"])
-    if artifacts.is_finished(output_dir):
+    run_directory.find_run(config, output_dir, values["resume"])
+    if run_directory.is_finished(output_dir):
         return _say_finished(output_dir)
-    lock = artifacts.claim(config, output_dir, task.assets)
+    lock = run_directory.claim(config, output_dir, task.assets)
     return lock, config, task, output_dir, seconds
 
 
@@ -376,10 +371,10 @@ def _load(config: ExperimentConfig, cache_dir: Optional[str]) -> datasets.Task:
             f"--clients_per_round must be at most the number of training clients, "
             f"{len(task.train_clients)}, but is {config.clients_per_round}."
         )
-    from tff_fedmeta import experiment_training
+    from tff_fedmeta.experiment import train
 
     try:
-        promise = experiment_training.guarantee_of(config, task)
+        promise = train.guarantee_of(config, task)
         if promise is not None:
             promise.epsilon(config.rounds)
     except ValueError as error:
@@ -402,11 +397,13 @@ def _say_datasets() -> None:
 
 def _say_finished(output_dir: Path) -> None:
     print(f"This run is finished; nothing was done. Its results are in {output_dir}:\n")
-    print((output_dir / artifacts.COMPARISON).read_text())
+    print((output_dir / run_directory.COMPARISON).read_text())
 
 
 def _run(config: ExperimentConfig, task: datasets.Task, output_dir: Path, seconds: float) -> int:
-    from tff_fedmeta import adaptation, experiment, model_checks, reporting
+    from tff_fedmeta.algorithms import adaptation
+    from tff_fedmeta.client import model_checks
+    from tff_fedmeta.experiment import report, run
 
     print(f"Configuration: {config.to_json()}")
     print(
@@ -418,15 +415,15 @@ def _run(config: ExperimentConfig, task: datasets.Task, output_dir: Path, second
     try:
         with _runtime(config.runtime, output_dir) as context:
             clock = getattr(context, "client_clock", None)
-            table = experiment.run(config, task, output_dir, seconds, clock)
+            table = run.run(config, task, output_dir, seconds, clock)
     except (adaptation.NothingToMeasureError, model_checks.ModelError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
-    except worker.WorkerError as error:
+    except worker_process.WorkerError as error:
         print(f"Error: {error}\nThe same command continues this run.", file=sys.stderr)
         return 1
     print(f"\n{table}")
-    for plot in ("comparison.png", reporting.EXAMPLE):
+    for plot in ("comparison.png", report.EXAMPLE):
         if (output_dir / plot).exists():
             print(f"Plot: {output_dir / plot}")
     for algorithm in config.algorithms:
@@ -436,7 +433,7 @@ def _run(config: ExperimentConfig, task: datasets.Task, output_dir: Path, second
 
 def _runtime(name: str, output_dir: Path) -> contextlib.AbstractContextManager[Any]:
     if name == "worker":
-        return worker_context.worker_runtime(log_file=output_dir / "worker.log")
+        return worker.worker_runtime(log_file=output_dir / "worker.log")
     return runtime.local_runtime()
 
 

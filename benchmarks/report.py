@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from tff_fedmeta import artifacts
+from tff_fedmeta.experiment import run_directory
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -39,7 +39,7 @@ def megabytes(num_bytes: float) -> str:
 def write_section(path: str, name: str, text: str) -> None:
     """Replaces what a file has between the marks of a program; ValueError if it has no marks."""
     before, after = split_at_section(path, name)
-    artifacts.write_text(Path(path), f"{before}\n{text}\n\n{after}")
+    run_directory.write_text(Path(path), f"{before}\n{text}\n\n{after}")
 
 
 def split_at_section(path: str, name: str) -> tuple[str, str]:
@@ -62,7 +62,7 @@ def split_at_section(path: str, name: str) -> tuple[str, str]:
 
 def machine() -> str:
     """Describes the machine, the versions and the day in one sentence."""
-    versions = artifacts.versions()
+    versions = run_directory.versions()
     cores = int(versions["cores"])
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return (

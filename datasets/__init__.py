@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Callable
 
 from datasets import csv_file, emnist, movielens, omniglot, shakespeare, sinusoid, stackoverflow
-from datasets.sources import About, Option, choices
+from datasets.sources.choice import About, Option, choices
 from datasets.task import DataError, Task
 
 __all__ = [

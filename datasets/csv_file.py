@@ -6,7 +6,7 @@ is learnt from the file (types, categories, what stands for missing values, norm
 comes from training clients alone and goes beside the exported model, as `preprocessing.json`. The
 normalisation is a layer of the model, which therefore takes values in the file's own units.
 
-Without a file, `household` stands in: synthetic smart homes, a table that goes the same way.
+Without a file, `stand_ins.households` stands in: synthetic smart homes, a table that goes the same way.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from datasets import household, sources, table, table_clients, table_models
+from datasets.sources import choice
+from datasets.stand_ins import households
+from datasets.tables import columns, examples, models
 from datasets.task import DataError, Task, split_clients, splitting
 
 if TYPE_CHECKING:
@@ -57,50 +59,50 @@ DEFAULTS: dict[str, Any] = {
 }
 
 OPTIONS = {
-    "csv": sources.Option(str, None, "The file, CSV (comma-separated, UTF-8) or Parquet."),
-    "client_column": sources.Option(str, None, "Whose row it is: a person, a home, a device."),
-    "label_column": sources.Option(str, None, "What is predicted."),
-    "feature_columns": sources.Option(
+    "csv": choice.Option(str, None, "The file, CSV (comma-separated, UTF-8) or Parquet."),
+    "client_column": choice.Option(str, None, "Whose row it is: a person, a home, a device."),
+    "label_column": choice.Option(str, None, "What is predicted."),
+    "feature_columns": choice.Option(
         str, None, "From what, comma-separated; all other columns if not given."
     ),
-    "time_column": sources.Option(
+    "time_column": choice.Option(
         str,
         None,
         "Numbers or dates that sort a client's rows; support is then the earlier part of them.",
     ),
-    "window": sources.Option(
+    "window": choice.Option(
         int, None, "Consecutive rows that make an example, >= 1; each row is one if not given."
     ),
-    "window_stride": sources.Option(
+    "window_stride": choice.Option(
         int, None, "Rows from the start of a window to the next, >= 1; the window if not given."
     ),
-    "series_column": sources.Option(
+    "series_column": choice.Option(
         str, None, "Which of a client's series a row belongs to; windows stay within one."
     ),
-    "split_column": sources.Option(
+    "split_column": choice.Option(
         str,
         None,
         "Clients that share a value, such as the devices of a person, are in the same one of "
         "training, validation and test, and num_test_clients counts those groups; windows stay "
         "within one value.",
     ),
-    "label_kind": sources.Option(
+    "label_kind": choice.Option(
         str,
         None,
         "classification or regression. If not given, text, truth values and at most "
-        f"{table.MAX_CATEGORIES} different whole numbers are classes.",
+        f"{columns.MAX_CATEGORIES} different whole numbers are classes.",
     ),
-    "model": sources.Option(
+    "model": choice.Option(
         str, None, "mlp, conv1d or a .keras file; mlp for rows, conv1d for windows if not given."
     ),
-    "normalize": sources.Option(
+    "normalize": choice.Option(
         bool, True, "Whether a layer in front of the model standardises the features."
     ),
-    "csv_sha256": sources.Option(
+    "csv_sha256": choice.Option(
         str, None, "SHA-256 that the file must have; a run notes it and continues on no other."
     ),
 }
-ABOUT = sources.About(
+ABOUT = choice.About(
     source="file",
     clients="the values of a column of your file; embedded: 60 synthetic homes",
     model="MLP, 1-D CNN over windows, or your own Keras file",
@@ -126,7 +128,7 @@ def configure(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     """
     options = dict(options)
     if options["csv"] is not None and options["csv_sha256"] is None:
-        options["csv_sha256"] = table.sha256(options["csv"])
+        options["csv_sha256"] = columns.sha256(options["csv"])
     hyperparameters = splitting(DEFAULTS["hyperparameters"], split=_split(options))
     return options, {**DEFAULTS, "hyperparameters": hyperparameters}
 
@@ -202,18 +204,18 @@ def load(
         "series_column": series_column,
         "split_column": split_column,
     }
-    if csv is not None and data_source == sources.AUTO:
+    if csv is not None and data_source == choice.AUTO:
         data_source = ABOUT.source  # a file that was named is not replaced by something else
-    if csv is not None and data_source == sources.EMBEDDED:
+    if csv is not None and data_source == choice.EMBEDDED:
         raise DataError("--csv names a file, but --data_source=embedded uses none: drop one.")
-    real = sources.RealData(
+    real = choice.RealData(
         ABOUT, "a file of yours", "smart homes", lambda: _check_given(csv), _advice, cached=False
     )
-    data_source = sources.choose(data_source, real)
-    if data_source == sources.EMBEDDED:
+    data_source = choice.choose(data_source, real)
+    if data_source == choice.EMBEDDED:
         given = {name: value for name, value in options.items() if value is not None}
-        options = {**options, **household.OPTIONS, **given}
-        frame = household.table(_DATA_SEED)
+        options = {**options, **households.OPTIONS, **given}
+        frame = households.table(_DATA_SEED)
     else:
         frame = _read(options, csv_sha256)
     return _build_task(
@@ -235,13 +237,13 @@ def _read(options: Mapping[str, Any], sha256: str | None) -> pd.DataFrame:
     for option in ("client_column", "label_column"):
         if options[option] is None:
             raise DataError(f"--csv needs --{option}, the name of one of its columns.")
-    if sha256 is not None and table.sha256(path) != sha256:
+    if sha256 is not None and columns.sha256(path) != sha256:
         raise DataError(
-            f"{path} is not the file that --csv_sha256 means (it has {table.sha256(path)}): it "
+            f"{path} is not the file that --csv_sha256 means (it has {columns.sha256(path)}): it "
             "was changed."
         )
     names = ("client_column", "series_column", "split_column")
-    return table.read(path, [options[name] for name in names if options[name] is not None])
+    return columns.read(path, [options[name] for name in names if options[name] is not None])
 
 
 def _build_task(
@@ -264,14 +266,16 @@ def _build_task(
         tuple(client for group in side for client in groups[group])
         for side in split_clients(groups, _DATA_SEED, num_test_clients)
     )
-    in_training = np.isin(table_clients.client_ids(frame, client_column), train)
-    fitted = [table.fit_feature(frame[column], in_training) for column in _features(frame, options)]
-    values = table.encode(frame, fitted)
+    in_training = np.isin(examples.client_ids(frame, client_column), train)
+    fitted = [
+        columns.fit_feature(frame[column], in_training) for column in _features(frame, options)
+    ]
+    values = columns.encode(frame, fitted)
 
     label_rows = np.unique(np.concatenate([_label_rows(rows) for rows in rows_of.values()]))
     labels = frame[options["label_column"]].iloc[label_rows]
-    label = table.fit_label(labels, in_training[label_rows], label_kind)
-    y = table.encode_label(labels, label)
+    label = columns.fit_label(labels, in_training[label_rows], label_kind)
+    y = columns.encode_label(labels, label)
     y_of_row = np.zeros(len(frame), y.dtype)
     y_of_row[label_rows] = y
 
@@ -281,9 +285,9 @@ def _build_task(
 
     is_classes = "classes" in label
     shape = values[rows_of[train[0]][:1]].shape[1:]
-    mean, scale = table.normalisation(fitted)
-    build = table_models.builder(
-        model or (table_models.CONV1D if len(shape) == 2 else table_models.MLP),
+    mean, scale = columns.normalisation(fitted)
+    build = models.builder(
+        model or (models.CONV1D if len(shape) == 2 else models.MLP),
         seed,
         shape,
         len(label["classes"]) if is_classes else 1,
@@ -311,7 +315,7 @@ def _build_task(
         assets={
             "preprocessing.json": {
                 "features": fitted,
-                "channels": table.channel_names(fitted),
+                "channels": columns.channel_names(fitted),
                 "normalisation": {"mean": mean, "scale": scale, "in_model": normalize},
                 "label": label,
                 "window": options["window"],
@@ -327,7 +331,7 @@ def _check_columns(frame: pd.DataFrame, options: Mapping[str, Any]) -> None:
         column = options[option]
         if column is None:
             continue
-        table.check_column(frame, option, column)
+        columns.check_column(frame, option, column)
         other = parts.get(column)
         # The client may be its own series or group; a label that is anything else is a mistake.
         if other is not None and "label_column" in (other, option):
@@ -339,16 +343,16 @@ def _features(frame: pd.DataFrame, options: Mapping[str, Any]) -> list[str]:
     """Returns the feature columns: those named, or all that have no other part."""
     parts = [options[option] for option in _PARTS]
     if options["feature_columns"] is None:
-        columns = [column for column in frame.columns if column not in parts]
-        if not columns:
+        names = [column for column in frame.columns if column not in parts]
+        if not names:
             raise DataError("No column is left to be a feature.")
-        return columns
-    columns = list(dict.fromkeys(name.strip() for name in options["feature_columns"].split(",")))
-    for column in columns:
-        table.check_column(frame, "feature_columns", column)
-    if options["label_column"] in columns:
+        return names
+    names = list(dict.fromkeys(name.strip() for name in options["feature_columns"].split(",")))
+    for column in names:
+        columns.check_column(frame, "feature_columns", column)
+    if options["label_column"] in names:
         raise DataError(f"The label {options['label_column']!r} cannot be a feature too.")
-    return columns
+    return names
 
 
 def _clients(
@@ -356,9 +360,9 @@ def _clients(
 ) -> tuple[dict[str, np.ndarray], dict[str, tuple[str, ...]]]:
     """Returns the rows of each client's examples, and the clients that stay together."""
     client_column, split_column = options["client_column"], options["split_column"]
-    groups = table_clients.groups(frame, client_column, split_column)
+    groups = examples.groups(frame, client_column, split_column)
     series = [name for name in (options["series_column"], split_column) if name is not None]
-    rows_of = table_clients.examples(
+    rows_of = examples.examples(
         frame,
         client_column,
         series_columns=[name for name in dict.fromkeys(series) if name != client_column],
@@ -377,10 +381,10 @@ def _label_rows(rows: np.ndarray) -> np.ndarray:
 def _say(num_rows: int, num_examples: int, shape: Sequence[int], fitted: Any, label: Any) -> None:
     """Says what was made of the file: much of it was decided from the values."""
     kind = f"{len(label['classes'])} classes" if "classes" in label else "a quantity"
-    columns = table.listed([f["column"] + " (text)" * ("categories" in f) for f in fitted])
+    listed = columns.listed([f["column"] + " (text)" * ("categories" in f) for f in fitted])
     print(
         f"{num_rows:,} rows make {num_examples:,} examples {list(shape)}; {label['column']!r} is "
-        f"{kind}; features: {columns}.",
+        f"{kind}; features: {listed}.",
         file=sys.stderr,
         flush=True,
     )

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
 
-from datasets import embedded, sources, tff_cache
+from datasets.sources import choice, tff_files
+from datasets.stand_ins import handwriting
 from datasets.task import Task, initializer_seeds, split_clients
 
 if TYPE_CHECKING:
@@ -73,8 +74,8 @@ DEFAULTS: dict[str, Any] = {
     },
 }
 
-OPTIONS = {"only_digits": sources.Option(bool, False, "Ten classes instead of 62.")}
-ABOUT = sources.About(
+OPTIONS = {"only_digits": choice.Option(bool, False, "Ten classes instead of 62.")}
+ABOUT = choice.About(
     source="tff",
     clients="3,400 writers, on average 198 characters each",
     model="CNN, 1.2 million weights",
@@ -118,16 +119,16 @@ def load(
         clients for the split.
     """
     part = "digits_only" if only_digits else "all"
-    file = tff_cache.File(
+    file = tff_files.File(
         URL,
-        tff_cache.directory(cache_dir) / FILE_NAME,
+        tff_files.directory(cache_dir) / FILE_NAME,
         (f"{part}_train", f"{part}_test"),  # TFF opens both
         _download,
     )
-    real = sources.RealData(ABOUT, "EMNIST", "synthetic handwriting", file.fetch, file.advice)
-    data_source = sources.choose(data_source, real)
-    if data_source == sources.EMBEDDED:
-        client_ids, read_client = embedded.load(seed=_DATA_SEED, only_digits=only_digits)
+    real = choice.RealData(ABOUT, "EMNIST", "synthetic handwriting", file.fetch, file.advice)
+    data_source = choice.choose(data_source, real)
+    if data_source == choice.EMBEDDED:
+        client_ids, read_client = handwriting.load(seed=_DATA_SEED, only_digits=only_digits)
     else:
         client_ids, read_client = _load_real(file.path.parent, only_digits)
     return _build_task(data_source, client_ids, read_client, seed, num_test_clients, only_digits)
@@ -147,7 +148,7 @@ def _load_real(directory: pathlib.Path, only_digits: bool) -> Clients:
     clients, _ = tff.simulation.datasets.emnist.load_data(
         only_digits=only_digits, cache_dir=str(directory)
     )
-    read = tff_cache.build_reader(clients, ("pixels", "label"))
+    read = tff_files.build_reader(clients, ("pixels", "label"))
 
     def read_client(client_id: str) -> tuple[np.ndarray, np.ndarray]:
         examples = read(client_id)

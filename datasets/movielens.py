@@ -9,7 +9,7 @@ another one and a constant, and their product is the rating. No weight belongs t
 layer is *the* user, and adapting turns the one that was learnt into whoever's ratings it sees. What
 is known of movies, which ones there are and the mean rating, comes from training clients alone.
 
-Where the data cannot be had, `embedded_ratings` can stand in, never unsaid.
+Where the data cannot be had, `stand_ins.ratings` can stand in, never unsaid.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 import numpy as np
 
-from datasets import embedded_ratings, recommendation, sources, text, tfds_files
-from datasets.embedded_ratings import Ratings
+from datasets.problems import next_token, recommendation
+from datasets.sources import choice, tfds_files
+from datasets.stand_ins import ratings as made_ratings
+from datasets.stand_ins.ratings import Ratings
 from datasets.task import DataError, Measures, Task, initializer_seeds, split_clients, splitting
 
 if TYPE_CHECKING:
@@ -74,11 +76,11 @@ DEFAULTS: dict[str, Any] = {
     ),
 }
 OPTIONS = {
-    "taste_size": sources.Option(
+    "taste_size": choice.Option(
         int, 16, "Numbers that stand for a movie, and for a user's taste, >= 1."
     )
 }
-ABOUT = sources.About(
+ABOUT = choice.About(
     source="tfds",
     clients="943 users, 20 to 737 ratings each",
     model="matrix factorisation, 16 numbers a movie",
@@ -133,17 +135,17 @@ def load(
     if taste_size < 1:
         raise DataError(f"taste_size must be a whole number >= 1, but is {taste_size}.")
     files = tfds_files.Files(TFDS_NAME, ("train",), FEATURES, cache_dir, URL)
-    real = sources.RealData(
+    real = choice.RealData(
         ABOUT, "MovieLens", "synthetic ratings", files.fetch, files.advice, check=files.find
     )
-    data_source = sources.choose(data_source, real)
-    if data_source == sources.EMBEDDED:
-        ids = embedded_ratings.client_ids()
-        ratings = {user: embedded_ratings.rate(text.DATA_SEED, user) for user in ids}
+    data_source = choice.choose(data_source, real)
+    if data_source == choice.EMBEDDED:
+        ids = made_ratings.client_ids()
+        ratings = {user: made_ratings.rate(next_token.DATA_SEED, user) for user in ids}
         titles: Mapping[str, str] = {}
     else:
         ratings, titles = read_ratings(files)
-    train, validation, test = split_clients(ratings, text.DATA_SEED, num_test_clients)
+    train, validation, test = split_clients(ratings, next_token.DATA_SEED, num_test_clients)
     movies = list_movies([ratings[user] for user in train])
     import tensorflow as tf
 

@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from datasets import embedded_characters, few_shot, image_classes, sources, tfds_files
+from datasets.problems import few_shot, image_classes
+from datasets.sources import choice, tfds_files
+from datasets.stand_ins import characters
 from datasets.task import DataError, Measures, Task, number_clients, splitting
 
 if TYPE_CHECKING:
@@ -64,21 +66,19 @@ DEFAULTS: dict[str, Any] = {
 }
 
 OPTIONS = {
-    "ways": sources.Option(int, 5, "Classes of a client, >= 2."),
-    "shots": sources.Option(int, 5, "Images of a class that adaptation learns from, >= 1."),
-    "train_shots": sources.Option(
-        int, 10, "Images of a class that a training client has, > shots."
-    ),
-    "rotations": sources.Option(
+    "ways": choice.Option(int, 5, "Classes of a client, >= 2."),
+    "shots": choice.Option(int, 5, "Images of a class that adaptation learns from, >= 1."),
+    "train_shots": choice.Option(int, 10, "Images of a class that a training client has, > shots."),
+    "rotations": choice.Option(
         bool, True, "Whether characters turned by 90, 180 and 270 degrees are training classes too."
     ),
-    "tfds_name": sources.Option(
+    "tfds_name": choice.Option(
         str, "omniglot", "An image set of TensorFlow Datasets with features image and label."
     ),
-    "image_size": sources.Option(int, 28, "Pixels of an image's side, >= 16."),
-    "color": sources.Option(bool, False, "Whether images keep three channels, or are made grey."),
+    "image_size": choice.Option(int, 28, "Pixels of an image's side, >= 16."),
+    "color": choice.Option(bool, False, "Whether images keep three channels, or are made grey."),
 }
-ABOUT = sources.About(
+ABOUT = choice.About(
     source="tfds",
     clients="tasks of 5 characters drawn from 1,623 of 50 alphabets, 20 images each",
     model="convolutional network, 4 layers of 64, 112,965 weights",
@@ -154,7 +154,7 @@ def load(
     configure(options)
     ids = number_clients(NUM_CLIENTS, num_test_clients, digits=6)
     files = tfds_files.Files(tfds_name, ("train",), ("image", "label"), cache_dir)
-    real = sources.RealData(
+    real = choice.RealData(
         about=ABOUT,
         title="Omniglot" if tfds_name == "omniglot" else tfds_name,
         stand_in="synthetic characters",
@@ -164,9 +164,9 @@ def load(
     )
     import tensorflow as tf
 
-    source = sources.choose(data_source, real)
-    if source == sources.EMBEDDED:
-        classes = embedded_characters.draw(image_size, 3 if color else 1)
+    source = choice.choose(data_source, real)
+    if source == choice.EMBEDDED:
+        classes = characters.draw(image_size, 3 if color else 1)
     else:
         classes = image_classes.read(files, image_size, color, tfds_name == "omniglot")
     per_class = {"train": train_shots, "validation": shots + QUERY_SHOTS}

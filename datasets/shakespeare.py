@@ -9,7 +9,7 @@ A client here is a role's TFF *training* speeches in the order of the play; we s
 (training, validation, test), and each role's sequences again into earlier support and later query,
 so TFF's own test speeches stay untouched.
 
-Where the data cannot be had, `embedded_text` can stand in, never unsaid.
+Where the data cannot be had, `stand_ins.text` can stand in, never unsaid.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
 
-from datasets import embedded_text, sources, text, tff_cache
+from datasets.problems import next_token
+from datasets.sources import choice, tff_files
+from datasets.stand_ins import text as embedded_text
 from datasets.task import Task, initializer_seeds, split_clients, splitting
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ DEFAULTS: dict[str, Any] = {
     ),
 }
 
-OPTIONS = text.size_options(
+OPTIONS = next_token.size_options(
     _SIZES,
     _STAND_IN_SIZES,
     sequence_length="Characters in a sequence",
@@ -64,7 +66,7 @@ OPTIONS = text.size_options(
     lstm_size="Units of each of the two LSTMs",
     max_examples="A role's first sequences that are used",
 )
-ABOUT = sources.About(
+ABOUT = choice.About(
     source="tff",
     clients="715 roles, on average 22 speeches each",
     model="two LSTMs, 0.8 million weights",
@@ -116,23 +118,23 @@ def load(
         "lstm_size": lstm_size,
         "max_examples": max_examples,
     }
-    text.resolve_sizes(given, _SIZES)  # what is wrong with them is said before any download
-    file = tff_cache.File(URL, tff_cache.directory(cache_dir) / FILE_NAME, SPLITS, _download)
-    real = sources.RealData(ABOUT, "Shakespeare", "synthetic text", file.fetch, file.advice)
-    data_source = sources.choose(data_source, real)
-    if data_source == sources.EMBEDDED:
-        sizes = text.resolve_sizes(given, _STAND_IN_SIZES)
+    next_token.resolve_sizes(given, _SIZES)  # what is wrong with them is said before any download
+    file = tff_files.File(URL, tff_files.directory(cache_dir) / FILE_NAME, SPLITS, _download)
+    real = choice.RealData(ABOUT, "Shakespeare", "synthetic text", file.fetch, file.advice)
+    data_source = choice.choose(data_source, real)
+    if data_source == choice.EMBEDDED:
+        sizes = next_token.resolve_sizes(given, _STAND_IN_SIZES)
         client_ids = embedded_text.client_ids()
         read_speeches: Callable[[str], np.ndarray] = _speak
     else:
-        sizes = text.resolve_sizes(given, _SIZES)
+        sizes = next_token.resolve_sizes(given, _SIZES)
         client_ids, read_speeches = _open(file.path.parent)
-    tokens = text.token_names(_characters())
+    tokens = next_token.token_names(_characters())
     encode = _build_encoder(sizes["sequence_length"])
-    return text.build_task(
+    return next_token.build_task(
         name=NAME,
         data_source=data_source,
-        groups=split_clients(client_ids, text.DATA_SEED, num_test_clients),
+        groups=split_clients(client_ids, next_token.DATA_SEED, num_test_clients),
         read_client=lambda client_id: encode(read_speeches(client_id)),
         build_keras_model=functools.partial(
             build_lstm,
@@ -157,7 +159,7 @@ def _download(directory: str) -> None:
 
 def _speak(client_id: str) -> np.ndarray:
     """Returns an embedded author's speeches: bytes [n]."""
-    return text.as_bytes(embedded_text.speak(text.DATA_SEED, client_id))
+    return next_token.as_bytes(embedded_text.speak(next_token.DATA_SEED, client_id))
 
 
 def _open(directory: pathlib.Path) -> tuple[tuple[str, ...], Callable[[str], np.ndarray]]:
@@ -165,7 +167,7 @@ def _open(directory: pathlib.Path) -> tuple[tuple[str, ...], Callable[[str], np.
     import tensorflow_federated as tff
 
     clients, _ = tff.simulation.datasets.shakespeare.load_data(cache_dir=str(directory))
-    read = tff_cache.build_reader(clients, ("snippets",))
+    read = tff_files.build_reader(clients, ("snippets",))
     return tuple(clients.client_ids), lambda client_id: read(client_id)["snippets"]
 
 
@@ -180,14 +182,14 @@ def _characters() -> list[str]:
     return _preprocessing().CHAR_VOCAB
 
 
-def _build_encoder(sequence_length: int) -> Callable[[np.ndarray], text.Examples]:
+def _build_encoder(sequence_length: int) -> Callable[[np.ndarray], next_token.Examples]:
     """Returns TFF's preparation of speeches, bytes [n]: x and y int64 [m, sequence_length]."""
     import tensorflow as tf
     import tensorflow_federated as tff
 
     preprocess = _preprocessing().create_preprocess_fn(
         tff.simulation.baselines.ClientSpec(
-            num_epochs=1, batch_size=text.EVERYTHING, shuffle_buffer_size=1
+            num_epochs=1, batch_size=next_token.EVERYTHING, shuffle_buffer_size=1
         ),
         sequence_length,
     )
@@ -197,7 +199,7 @@ def _build_encoder(sequence_length: int) -> Callable[[np.ndarray], text.Examples
         dataset = tf.data.Dataset.from_tensor_slices({"snippets": speeches})
         return preprocess(dataset).get_single_element()
 
-    return text.on_arrays(encode)
+    return next_token.on_arrays(encode)
 
 
 def build_lstm(

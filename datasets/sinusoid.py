@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
 
-from datasets import sources
+from datasets.sources import choice
 from datasets.task import DataError, Task, number_clients
 
 if TYPE_CHECKING:
@@ -74,12 +74,12 @@ DEFAULTS: dict[str, Any] = {
 }
 
 OPTIONS = {
-    "max_phase": sources.Option(
+    "max_phase": choice.Option(
         float, math.pi, "The largest phase of a wave, > 0; 6.2832 in the Reptile paper."
     )
 }
-ABOUT = sources.About(
-    source=sources.EMBEDDED,
+ABOUT = choice.About(
+    source=choice.EMBEDDED,
     clients="10,700 sine waves, 20 points each",
     model="two hidden layers of 40, 1,761 weights",
     metric="mean squared error",
@@ -112,7 +112,7 @@ def load(
       DataError: If there is no such data source, or a number is out of its range.
     """
     del cache_dir
-    sources.check(data_source, ABOUT)
+    choice.check(data_source, ABOUT)
     ids = number_clients(NUM_CLIENTS, num_test_clients, digits=5)
     if not 0 < max_phase < math.inf:
         raise DataError(f"max_phase must be a number > 0, but is {max_phase}.")
@@ -129,7 +129,7 @@ def load(
     spec = tf.TensorSpec([None, 1], tf.float32)
     return Task(
         name=NAME,
-        data_source=sources.EMBEDDED,
+        data_source=choice.EMBEDDED,
         train_clients=ids["train"],
         validation_clients=ids["validation"],
         test_clients=ids["test"],

@@ -12,7 +12,7 @@ users of `heldout` who do not validate stand in. There are hundreds of thousands
 once, and validation and test are a sample. A client is a user's first `max_examples` sentences by
 date.
 
-Where the data cannot be had, `embedded_text` can stand in, never unsaid.
+Where the data cannot be had, `stand_ins.text` can stand in, never unsaid.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
 
-from datasets import embedded_text, sources, text, tff_cache
+from datasets.problems import next_token
+from datasets.sources import choice, tff_files
+from datasets.stand_ins import text as embedded_text
 from datasets.task import DataError, Task, initializer_seeds, split_clients, splitting
 
 if TYPE_CHECKING:
@@ -88,7 +90,7 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-OPTIONS = text.size_options(
+OPTIONS = next_token.size_options(
     _SIZES,
     _STAND_IN_SIZES,
     vocabulary_size="Words that have an id of their own",
@@ -97,7 +99,7 @@ OPTIONS = text.size_options(
     lstm_size="Units of the LSTM",
     max_examples="A user's first sentences that are used",
 )
-ABOUT = sources.About(
+ABOUT = choice.About(
     source="tff",
     clients="342,477 users to train on, on average 397 sentences each; a sample of unseen ones",
     model="LSTM, 4.1 million weights",
@@ -153,27 +155,27 @@ def load(
         "lstm_size": lstm_size,
         "max_examples": max_examples,
     }
-    text.resolve_sizes(given, _SIZES)  # what is wrong with them is said before any download
-    file = tff_cache.File(
-        URL, tff_cache.directory(cache_dir) / FILE_NAME, SPLITS, _download, _FREE_BYTES
+    next_token.resolve_sizes(given, _SIZES)  # what is wrong with them is said before any download
+    file = tff_files.File(
+        URL, tff_files.directory(cache_dir) / FILE_NAME, SPLITS, _download, _FREE_BYTES
     )
-    real = sources.RealData(ABOUT, "Stack Overflow", "synthetic text", file.fetch, file.advice)
-    data_source = sources.choose(data_source, real)
-    if data_source == sources.EMBEDDED:
-        sizes = text.resolve_sizes(given, _STAND_IN_SIZES)
-        groups = split_clients(embedded_text.client_ids(), text.DATA_SEED, num_test_clients)
+    real = choice.RealData(ABOUT, "Stack Overflow", "synthetic text", file.fetch, file.advice)
+    data_source = choice.choose(data_source, real)
+    if data_source == choice.EMBEDDED:
+        sizes = next_token.resolve_sizes(given, _STAND_IN_SIZES)
+        groups = split_clients(embedded_text.client_ids(), next_token.DATA_SEED, num_test_clients)
         read_sentences: Callable[[str], np.ndarray] = _write
         words = None
     else:
-        sizes = text.resolve_sizes(given, _SIZES)
+        sizes = next_token.resolve_sizes(given, _SIZES)
         groups, read_sentences = _open(file.path.parent, num_test_clients)
         words = _published_words(file.path.parent, sizes["vocabulary_size"])
     if words is None:
         words = _count_words(groups[0], read_sentences, sizes["vocabulary_size"])
-    tokens = text.token_names(words)
+    tokens = next_token.token_names(words)
     encode = _build_encoder(words, sizes["sequence_length"])
     limit = sizes["max_examples"]
-    return text.build_task(
+    return next_token.build_task(
         name=NAME,
         data_source=data_source,
         groups=groups,
@@ -202,19 +204,19 @@ def _download(directory: str) -> None:
 
 def _write(client_id: str) -> np.ndarray:
     """Returns an embedded author's sentences: bytes [n]."""
-    return text.as_bytes(embedded_text.write(text.DATA_SEED, client_id))
+    return next_token.as_bytes(embedded_text.write(next_token.DATA_SEED, client_id))
 
 
 def _open(
     directory: pathlib.Path, num_test_clients: int | None
-) -> tuple[text.Groups, Callable[[str], np.ndarray]]:
+) -> tuple[next_token.Groups, Callable[[str], np.ndarray]]:
     """Opens the cached file through TFF; the reader gives a user's sentences by date, bytes [n]."""
     import tensorflow_federated as tff
 
     parts = tff.simulation.datasets.stackoverflow.load_data(cache_dir=str(directory))
     train, heldout, test = (part.client_ids for part in parts)
     groups = choose_clients(train, heldout, test, num_test_clients)
-    readers = [tff_cache.build_reader(part, ("creation_date", "tokens")) for part in parts]
+    readers = [tff_files.build_reader(part, ("creation_date", "tokens")) for part in parts]
 
     def read_sentences(client_id: str) -> np.ndarray:
         for read in readers:  # those who train come first, and nobody else is in `train`
@@ -234,7 +236,7 @@ def choose_clients(
     heldout: Iterable[str],
     test: Iterable[str],
     num_test_clients: int | None = None,
-) -> text.Groups:
+) -> next_token.Groups:
     """Chooses who trains, validates and tests, from the ids of TFF's splits.
 
     Returns:
@@ -246,7 +248,7 @@ def choose_clients(
       DataError: If there are no such validation clients, or fewer test clients than asked for.
     """
     training = set(train)
-    rng = np.random.default_rng(text.DATA_SEED)
+    rng = np.random.default_rng(next_token.DATA_SEED)
     held = _shuffled(set(heldout) - training, rng)
     num_validation = min(NUM_VALIDATION_CLIENTS, -(-len(held) // 2))
     unseen = _shuffled(set(test) - training - set(held), rng) + held[num_validation:]
@@ -281,8 +283,8 @@ def _published_words(directory: pathlib.Path, size: int) -> list[str] | None:
 
     try:
         if not (directory / "datasets" / pathlib.PurePosixPath(WORD_COUNTS_URL).name).exists():
-            tff_cache.check_reachable(WORD_COUNTS_URL)
-        with tff_cache.socket_timeout():
+            tff_files.check_reachable(WORD_COUNTS_URL)
+        with tff_files.socket_timeout():
             counts = tff.simulation.datasets.stackoverflow.load_word_counts(
                 cache_dir=str(directory), vocab_size=size
             )
@@ -304,7 +306,7 @@ def _count_words(
 
     That is by the users who use a word; then by how often they do, because the sample is small.
     """
-    rng = np.random.default_rng(text.DATA_SEED)
+    rng = np.random.default_rng(next_token.DATA_SEED)
     users: collections.Counter[bytes] = collections.Counter()
     uses: collections.Counter[bytes] = collections.Counter()
     for client_id in _shuffled(client_ids, rng)[:_COUNTED_CLIENTS]:
@@ -317,7 +319,7 @@ def _count_words(
 
 def _build_encoder(
     words: Sequence[str], sequence_length: int
-) -> Callable[[np.ndarray], text.Examples]:
+) -> Callable[[np.ndarray], next_token.Examples]:
     """Returns TFF's preparation of sentences, bytes [n]: x and y int64 [n, sequence_length]."""
     import tensorflow as tf
     import tensorflow_federated as tff
@@ -332,7 +334,7 @@ def _build_encoder(
         count = tf.size(sentences, tf.int64)
         return preprocessing.batch_and_split(ids, sequence_length, count).get_single_element()
 
-    return text.on_arrays(encode)
+    return next_token.on_arrays(encode)
 
 
 def build_lstm(

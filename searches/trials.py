@@ -9,14 +9,10 @@ from typing import Any
 import pandas as pd
 
 import datasets
-from tff_fedmeta import (
-    adaptation,
-    algorithms,
-    client_data,
-    experiment_training,
-    unseen_clients,
-)
+from tff_fedmeta.algorithms import adaptation, builders
+from tff_fedmeta.client import data as client_data
 from tff_fedmeta.config import ExperimentConfig
+from tff_fedmeta.experiment import evaluation, train
 
 
 def run(
@@ -54,9 +50,9 @@ def run(
         {**values, "algorithms": (algorithm,)},
         {algorithm: hparams},
     )
-    evaluators = unseen_clients.build_evaluators(config, task, algorithm in algorithms.LEARN_RATES)
-    weights = experiment_training.train_algorithm(config, task, algorithm, read, evaluators)
-    curves = unseen_clients.validation_curves(config, task, weights, read, evaluators)
+    evaluators = evaluation.build_evaluators(config, task, algorithm in builders.LEARN_RATES)
+    weights = train.train_algorithm(config, task, algorithm, read, evaluators)
+    curves = evaluation.validation_curves(config, task, weights, read, evaluators)
     rate, steps = adaptation.choose_adaptation(curves, task.metric)
     summary = adaptation.summarize(adaptation.measurable(curves[rate]), task.metric, steps)
     row = {

@@ -6,7 +6,8 @@ import tensorflow_federated as tff
 from conftest import as_model_fn, initial_weights, make_client, make_keras_model, model_fn
 
 import tff_fedmeta as fm
-from tff_fedmeta import adaptation, minibatches, support_query
+from tff_fedmeta.algorithms import adaptation
+from tff_fedmeta.client import minibatches, support_query
 
 METRICS = ("loss", "accuracy")
 KWARGS = dict(inner_learning_rate=0.1, batch_size=4, inner_steps=3, support_fraction=0.6)

@@ -17,7 +17,11 @@ from conftest import (
 )
 
 import tff_fedmeta as fm
-from tff_fedmeta import aggregator_options, aggregators, baselines, config, secure_sums, traffic
+from tff_fedmeta.aggregation import aggregators, secure_sums
+from tff_fedmeta.algorithms import baselines
+from tff_fedmeta.config import aggregator_options
+from tff_fedmeta.config import experiment as config
+from tff_fedmeta.runtime import bytes_sent
 
 pytestmark = pytest.mark.usefixtures("tff_runtime")
 
@@ -269,7 +273,7 @@ UP = {
 
 @every_aggregator
 def test_bytes_are_those_of_what_is_sent(name):
-    sent = traffic.bytes_per_client(learning(name, "reptile", as_model_fn(wide_model)), 10)
+    sent = bytes_sent.bytes_per_client(learning(name, "reptile", as_model_fn(wide_model)), 10)
     assert sent.up == UP[name]
     assert 0 <= sent.down - 3003 * 4 <= 16  # beside the weights, clipping norms at most
     assert MODULUS == 56

@@ -8,7 +8,7 @@ import tensorflow_federated as tff
 from conftest import assert_close, initial_weights, make_client, model_fn
 
 import tff_fedmeta as fm
-from tff_fedmeta import baselines
+from tff_fedmeta.algorithms import baselines
 
 pytestmark = pytest.mark.usefixtures("tff_runtime")
 

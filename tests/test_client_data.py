@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tff_fedmeta import client_data
+from tff_fedmeta.client import data as client_data
 
 
 def test_a_client_is_one_element_with_all_examples():

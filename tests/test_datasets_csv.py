@@ -12,7 +12,9 @@ import pytest
 
 import datasets
 import run_experiment
-from datasets import DataError, csv_file, household, table, table_clients
+from datasets import DataError, csv_file
+from datasets.stand_ins import households
+from datasets.tables import columns, examples
 
 HAR = Path(__file__).parent.parent.parent / "shared" / "data" / "har_windows.npz"
 COLUMNS = {"client_column": "who", "label_column": "y"}
@@ -57,7 +59,7 @@ def all_clients(task):
 def held_out(**options):
     """The frame of `make_frame` has these clients in no training group."""
     frame = make_frame()
-    groups = table_clients.groups(frame, "who", options.get("split_column"))
+    groups = examples.groups(frame, "who", options.get("split_column"))
     train, validation, test = datasets.task.split_clients(groups, csv_file._DATA_SEED)
     return train, validation + test
 
@@ -75,7 +77,7 @@ def test_numbers_texts_and_missing_values_become_what_is_documented():
         }
     )
     training = np.array([True, True, True, False])
-    features = [table.fit_feature(frame[column], training) for column in frame]
+    features = [columns.fit_feature(frame[column], training) for column in frame]
     assert features == [
         {"column": "n", "mean": 2.0, "scale": 1.0, "indicator": True},
         {"column": "c", "categories": ["x", "y", None]},
@@ -84,13 +86,13 @@ def test_numbers_texts_and_missing_values_become_what_is_documented():
         {"column": "same", "mean": 7.0, "scale": 1.0, "indicator": False},
     ]  # fmt: skip
     want = [[1, 0, 1, 0, 0, 1, 7], [3, 0, 0, 0, 1, 0, 7], [2, 1, 0, 1, 0, 1, 7]]
-    encoded = table.encode(frame, features)
+    encoded = columns.encode(frame, features)
     assert encoded.dtype == np.float32
     np.testing.assert_array_equal(encoded, [*want, [100, 0, 0, 0, 0, 1, 8]])
-    assert table.channel_names(features) == [
+    assert columns.channel_names(features) == [
         *("n", "n is missing", "c=x", "c=y", "c is missing", "flag", "same"),
     ]
-    mean, scale = table.normalisation(features)
+    mean, scale = columns.normalisation(features)
     assert mean == pytest.approx([2, 0, 0, 0, 0, 2 / 3, 7])
     assert scale == pytest.approx([1, 1, 1, 1, 1, np.sqrt(2) / 3, 1])
 
@@ -141,7 +143,7 @@ def test_label_kind_follows_the_values_unless_it_is_said():
     everything = np.ones(60, bool)
 
     def fit(values, kind=None):
-        return table.fit_label(pd.Series(values, name="y"), everything, kind)
+        return columns.fit_label(pd.Series(values, name="y"), everything, kind)
 
     assert fit([3, 1, 1] * 20)["classes"] == [1, 3]
     assert fit([3.0, 1.0, 1.0] * 20)["classes"] == [1, 3]
@@ -167,7 +169,7 @@ def test_windows_are_those_of_each_series_in_time_order():
             "t": rng.integers(0, 60, 200),
         }
     )
-    found = table_clients.examples(
+    found = examples.examples(
         frame, "who", series_columns=["series"], time_column="t", window=7, stride=3
     )
     for who in "ab":
@@ -186,11 +188,11 @@ def test_rows_without_time_stay_in_the_files_order_and_with_it_are_sorted():
     frame = pd.DataFrame(
         {"who": list("abab"), "t": ["2024-01-02", "2024-03-01", "2024-01-01", "2024-02-01"]}
     )
-    assert [rows.tolist() for rows in table_clients.examples(frame, "who").values()] == [
+    assert [rows.tolist() for rows in examples.examples(frame, "who").values()] == [
         [0, 2],
         [1, 3],
     ]
-    sorted_rows = table_clients.examples(frame, "who", time_column="t")
+    sorted_rows = examples.examples(frame, "who", time_column="t")
     assert [rows.tolist() for rows in sorted_rows.values()] == [[2, 0], [3, 1]]
 
 
@@ -227,11 +229,11 @@ def test_clients_are_joined_through_each_other():
     frame = pd.DataFrame(
         {"who": list("aabbcdef"), "device": ["1", "2", "2", "3", "3", "4", "5", "6"]}
     )
-    groups = table_clients.groups(frame, "who", "device")
+    groups = examples.groups(frame, "who", "device")
     assert sorted(groups.values()) == [("a", "b", "c"), ("d",), ("e",), ("f",)]
     frame["device"] = "all"
     with pytest.raises(DataError, match=r"makes 1 group .*--series_column"):
-        table_clients.groups(frame, "who", "device")
+        examples.groups(frame, "who", "device")
 
 
 def test_ids_that_look_like_numbers_stay_as_they_are_written(save):
@@ -253,7 +255,7 @@ def embedded():
 
 @pytest.mark.parametrize("name", ["homes.csv", "homes.parquet"])
 def test_the_stand_in_written_to_a_file_is_the_same_task(save, embedded, name):
-    task = csv_file.load(csv=save(household.table(), name), **household.OPTIONS)
+    task = csv_file.load(csv=save(households.table(), name), **households.OPTIONS)
     assert (task.data_source, embedded.data_source) == ("file", "embedded")
     for field in ("train_clients", "test_clients", "input_spec", "split", "metric"):
         assert getattr(task, field) == getattr(embedded, field)
@@ -295,11 +297,11 @@ def test_households_differ_in_a_way_that_can_be_learnt(embedded):
 
 
 def test_households_are_pure_functions_of_seed_and_index():
-    few, more, other = household.table(3, 2), household.table(3, 4), household.table(4, 2)
+    few, more, other = households.table(3, 2), households.table(3, 4), households.table(4, 2)
     pd.testing.assert_frame_equal(few, more[: len(few)])
     assert len(few) == 2 * 960
     assert not few.equals(other)
-    assert set(few["activity"]) <= set(household.ACTIVITIES)
+    assert set(few["activity"]) <= set(households.ACTIVITIES)
     assert 0 < few["temperature"].isna().mean() < 0.05
 
 
@@ -614,7 +616,7 @@ def test_from_file_to_export_and_no_further_on_a_changed_file(save, tmp_path, ca
     assert run_experiment.main(command) == 0
     config = json.loads((output_dir / "config.json").read_text())
     assert config["data_source"] == "file"
-    assert config["task_options"]["csv_sha256"] == table.sha256(path)
+    assert config["task_options"]["csv_sha256"] == columns.sha256(path)
 
     home = output_dir / "reptile" / "keras_model"
     how = json.loads((home / "preprocessing.json").read_text())
@@ -623,7 +625,7 @@ def test_from_file_to_export_and_no_further_on_a_changed_file(save, tmp_path, ca
     for client in result["clients"]:
         rows = frame[frame["who"] == client["client_id"]].sort_values("t")
         later = rows[client["num_support"] :]
-        x = table.encode(later, how["features"])
+        x = columns.encode(later, how["features"])
         right = np.array(how["label"]["classes"])[model(x).numpy().argmax(1)] == later["y"]
         assert client["accuracy"][0] == pytest.approx(right.mean())
         assert client["num_support"] + client["num_query"] == 12

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from datasets import embedded
+from datasets.stand_ins import handwriting
 
 
 @pytest.fixture(scope="module")
 def writers():
-    ids, read_client = embedded.load()
+    ids, read_client = handwriting.load()
     return [read_client(client_id) for client_id in ids[:40]]
 
 
@@ -17,14 +17,14 @@ def same(a, b):
 
 
 def test_ids_are_unique_and_300():
-    ids, _ = embedded.load()
+    ids, _ = handwriting.load()
     assert len(set(ids)) == 300
     assert ids[0] == "embedded_0000"
 
 
 def test_unknown_writer_is_a_key_error():
     with pytest.raises(KeyError):
-        embedded.load()[1]("embedded_9999")
+        handwriting.load()[1]("embedded_9999")
 
 
 def test_structure_is_that_of_emnist(writers):
@@ -57,16 +57,16 @@ def test_all_62_classes_appear_and_half_are_digits(writers):
 
 
 def test_writer_is_the_same_in_any_reading_order():
-    _, read = embedded.load()
+    _, read = handwriting.load()
     first = read("embedded_0007")
     read("embedded_0001")
-    _, read_again = embedded.load(num_writers=8)
+    _, read_again = handwriting.load(num_writers=8)
     assert same(first, read("embedded_0007"))
     assert same(first, read_again("embedded_0007"))
 
 
 def test_other_seed_gives_another_writer():
-    assert not same(embedded.write(0, 3), embedded.write(1, 3))
+    assert not same(handwriting.write(0, 3), handwriting.write(1, 3))
 
 
 def test_writers_differ_more_from_each_other_than_from_themselves(writers):
@@ -83,7 +83,7 @@ def test_writers_differ_more_from_each_other_than_from_themselves(writers):
 
 
 def test_only_digits_keeps_the_digits_of_the_same_writers(writers):
-    _, read = embedded.load(only_digits=True)
+    _, read = handwriting.load(only_digits=True)
     x, y = writers[5]
     assert same(read("embedded_0005"), (x[y < 10], y[y < 10]))
 

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from tff_files import NUM_CLIENTS, SPLITS, make_examples, write_database
 
-from datasets import TASKS, DataError, emnist, tff_cache
+from datasets import TASKS, DataError, emnist
+from datasets.sources import tff_files
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def offline(monkeypatch):
     def refuse(url, seconds):
         raise OSError("no network in this test")
 
-    monkeypatch.setattr(tff_cache, "probe", refuse)
+    monkeypatch.setattr(tff_files, "probe", refuse)
 
 
 def all_clients(task):
@@ -180,7 +181,7 @@ def test_damaged_file_is_named_refused_and_left_alone(cache, capsys, damage):
 def test_check_does_not_change_or_add_files(cache):
     path = cache / emnist.FILE_NAME
     before = path.read_bytes(), path.stat().st_mtime_ns
-    tff_cache.check_database(path, SPLITS)
+    tff_files.check_database(path, SPLITS)
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
     assert list(cache.iterdir()) == [path]
 
@@ -191,15 +192,15 @@ def test_stale_page_count_of_an_old_writer_is_not_held_against_a_file(cache):
     data[28:32] = bytes(4)
     data[92:96] = bytes(4)
     path.write_bytes(data)
-    tff_cache.check_database(path, SPLITS)
+    tff_files.check_database(path, SPLITS)
 
 
 def test_large_file_is_only_counted(cache, monkeypatch):
-    monkeypatch.setattr(tff_cache, "_FULL_CHECK_BYTES", 0)
-    tff_cache.check_database(cache / emnist.FILE_NAME, SPLITS)
+    monkeypatch.setattr(tff_files, "_FULL_CHECK_BYTES", 0)
+    tff_files.check_database(cache / emnist.FILE_NAME, SPLITS)
     lose_examples(cache / emnist.FILE_NAME)
     with pytest.raises(DataError, match="instead of"):
-        tff_cache.check_database(cache / emnist.FILE_NAME, SPLITS)
+        tff_files.check_database(cache / emnist.FILE_NAME, SPLITS)
 
 
 # --- no file ---------------------------------------------------------------------------------
@@ -220,7 +221,7 @@ def test_tff_without_network_names_file_place_and_the_other_choice(tmp_path, off
 
 
 def test_auto_decides_within_ten_seconds_when_a_name_server_hangs(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(tff_cache, "probe", lambda url, seconds: time.sleep(60))
+    monkeypatch.setattr(tff_files, "probe", lambda url, seconds: time.sleep(60))
     start = time.monotonic()
     assert emnist.load(cache_dir=tmp_path).data_source == "embedded"
     assert time.monotonic() - start < 10
@@ -232,7 +233,7 @@ def test_closed_port_is_unreachable_at_once():
         reserved.bind(("127.0.0.1", 0))
         start = time.monotonic()
         with pytest.raises(DataError, match="cannot be reached"):
-            tff_cache.check_reachable(f"http://127.0.0.1:{reserved.getsockname()[1]}/x.lzma")
+            tff_files.check_reachable(f"http://127.0.0.1:{reserved.getsockname()[1]}/x.lzma")
         assert time.monotonic() - start < 5
 
 
@@ -241,7 +242,7 @@ def test_silent_host_is_given_up():
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         with pytest.raises(DataError, match=r"does not answer|cannot be reached"):
-            tff_cache.check_reachable(f"http://127.0.0.1:{silent.getsockname()[1]}/x.lzma", 0.5)
+            tff_files.check_reachable(f"http://127.0.0.1:{silent.getsockname()[1]}/x.lzma", 0.5)
 
 
 # --- download --------------------------------------------------------------------------------
@@ -250,7 +251,7 @@ def test_silent_host_is_given_up():
 @pytest.fixture
 def serve(tmp_path, monkeypatch):
     """Serves bytes as the official file: TFF's own downloader, another host."""
-    monkeypatch.setattr(tff_cache, "FREE_BYTES", 0)
+    monkeypatch.setattr(tff_files, "FREE_BYTES", 0)
     monkeypatch.setenv("no_proxy", "*")
     root = tmp_path / "www"
     root.mkdir()
@@ -312,7 +313,7 @@ def test_interrupted_download_leaves_nothing(tmp_path):
 
     cache = tmp_path / "cache"
     with pytest.raises(KeyboardInterrupt):
-        tff_cache.download(cache / emnist.FILE_NAME, SPLITS, interrupted, emnist.URL)
+        tff_files.download(cache / emnist.FILE_NAME, SPLITS, interrupted, emnist.URL)
     assert not list(cache.iterdir())
     assert socket.getdefaulttimeout() is None
 
@@ -325,14 +326,14 @@ def test_next_download_removes_what_a_killed_one_left(tmp_path):
     for path in (old / "part", old):
         os.utime(path, (time.time() - 3600,) * 2)
     with pytest.raises(DataError, match="failed"):
-        tff_cache.download(tmp_path / emnist.FILE_NAME, ["all_train"], lambda aside: None, "it")
+        tff_files.download(tmp_path / emnist.FILE_NAME, ["all_train"], lambda aside: None, "it")
     assert [path.name for path in tmp_path.iterdir()] == [".download-live"]
 
 
 def test_full_disk_is_said_before_the_download_starts(tmp_path, monkeypatch):
-    monkeypatch.setattr(tff_cache, "FREE_BYTES", 2**60)
+    monkeypatch.setattr(tff_files, "FREE_BYTES", 2**60)
     with pytest.raises(DataError, match="GB free"):
-        tff_cache.download(tmp_path / "x.sqlite", SPLITS, pytest.fail, emnist.URL)
+        tff_files.download(tmp_path / "x.sqlite", SPLITS, pytest.fail, emnist.URL)
 
 
 # --- model -----------------------------------------------------------------------------------

@@ -8,7 +8,9 @@ import tfds_files as files
 
 import datasets
 import run_experiment
-from datasets import DataError, embedded_ratings, movielens, recommendation
+from datasets import DataError, movielens
+from datasets.problems import recommendation
+from datasets.stand_ins import ratings as made_ratings
 
 # Of user u, movie m: five stars less whatever sets u and m apart; later movies have lower numbers.
 NUM_USERS, NUM_MOVIES = 12, 130
@@ -108,13 +110,13 @@ def test_stand_in_has_the_same_element_structure(real, stand_in):
 
 
 def test_embedded_users_are_pure_functions_and_rate_nothing_twice():
-    one, again = (embedded_ratings.rate(0, "embedded_0007") for _ in range(2))
+    one, again = (made_ratings.rate(0, "embedded_0007") for _ in range(2))
     for left, right in zip(one, again):
         np.testing.assert_array_equal(left, right)
     assert len(set(one.movies)) == len(one.movies) and (np.diff(one.times) >= 0).all()
-    assert embedded_ratings.rate(1, "embedded_0007").movies.tolist() != one.movies.tolist()
+    assert made_ratings.rate(1, "embedded_0007").movies.tolist() != one.movies.tolist()
     with pytest.raises(KeyError):
-        embedded_ratings.rate(0, "embedded_9999")
+        made_ratings.rate(0, "embedded_9999")
 
 
 def test_embedded_users_differ_in_what_their_earlier_ratings_tell(stand_in):
@@ -271,7 +273,7 @@ SHORT = [
 def many(tmp_path_factory):
     """TFDS's files of 60 embedded users: enough movies to rank liked ones among a hundred."""
     path = tmp_path_factory.mktemp("many")
-    rated = {user: embedded_ratings.rate(0, user) for user in embedded_ratings.client_ids()[:60]}
+    rated = {user: made_ratings.rate(0, user) for user in made_ratings.client_ids()[:60]}
     files.write_movielens(
         path,
         [

@@ -9,7 +9,9 @@ import tfds_files as files
 
 import datasets
 import run_experiment
-from datasets import DataError, embedded_characters, few_shot, omniglot
+from datasets import DataError, omniglot
+from datasets.problems import few_shot
+from datasets.stand_ins import characters
 
 SIDE, SIZE = 32, 16  # of the images in the files, and of those that clients have
 PER_CLASS = 4
@@ -227,8 +229,8 @@ def test_the_stand_in_has_the_structure_of_the_real_images():
     x, y = task.read_client("test_000000")
     assert (x.shape, y.tolist()) == ((30, 28, 28, 1), [0, 1, 2, 3, 4] * 6)
     assert x.min() == 0.0 and x.max() > 0.8 and 0.01 < x.mean() < 0.3  # white paper, some ink
-    drawn = embedded_characters.draw_class(np.random.default_rng(5), 28, 1)
-    again = embedded_characters.draw_class(np.random.default_rng(5), 28, 1)
+    drawn = characters.draw_class(np.random.default_rng(5), 28, 1)
+    again = characters.draw_class(np.random.default_rng(5), 28, 1)
     np.testing.assert_array_equal(drawn, again)
     assert (drawn.shape, drawn.dtype) == ((20, 28, 28, 1), np.uint8)
     assert len({image.tobytes() for image in drawn}) == 20

@@ -9,8 +9,9 @@ import pytest
 from tff_files import write_clients
 
 import run_experiment
-from datasets import TASKS, DataError, embedded_text, shakespeare
-from tff_fedmeta import runtime
+from datasets import TASKS, DataError, shakespeare
+from datasets.stand_ins import text as embedded_text
+from tff_fedmeta.runtime import local
 
 SHARED = Path(__file__).parent.parent / "../shared/data"
 SPEECHES = ["To be, or not to be", "Words,\nwords.", "é"]
@@ -209,7 +210,7 @@ def test_run_on_tffs_file_exports_the_vocabulary_and_a_model_for_plain_keras(
         "--adaptation_steps=1",
         "--adaptation_learning_rates=0.1",
     ]
-    monkeypatch.setattr(runtime, "usable_cores", lambda: 1)  # each prepares graphs for itself
+    monkeypatch.setattr(local, "usable_cores", lambda: 1)  # each prepares graphs for itself
     assert run_experiment.main(arguments) == 0
     home = tmp_path / "fedavg" / "keras_model"
     tokens = json.loads((home / "vocabulary.json").read_text())

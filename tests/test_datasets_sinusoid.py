@@ -10,7 +10,8 @@ import pytest
 import datasets
 import run_experiment
 from datasets import DataError, sinusoid
-from tff_fedmeta import artifacts, hyperparameters
+from tff_fedmeta.config import hyperparameters
+from tff_fedmeta.experiment import run_directory
 
 ARGUMENTS = ["run_experiment.py", "--dataset=sinusoid"]
 
@@ -233,7 +234,7 @@ def test_continuing_with_auto_is_no_warning(tmp_path, capsys):
         lock.close()
         assert config.data_source == "embedded"
     assert "WARNING" not in capsys.readouterr().err
-    assert not artifacts.is_finished(tmp_path)
+    assert not run_directory.is_finished(tmp_path)
 
 
 def test_every_algorithm_has_defaults():

@@ -10,9 +10,11 @@ import pytest
 from tff_files import post, write_clients
 
 import run_experiment
-from datasets import DEFAULTS, TASKS, DataError, embedded_text, stackoverflow, tff_cache
-from tff_fedmeta import runtime
-from tff_fedmeta.hyperparameters import HYPERPARAMETERS, resolve
+from datasets import DEFAULTS, TASKS, DataError, stackoverflow
+from datasets.sources import tff_files
+from datasets.stand_ins import text as embedded_text
+from tff_fedmeta.config.hyperparameters import HYPERPARAMETERS, resolve
+from tff_fedmeta.runtime import local
 
 SHARED = Path(__file__).parent.parent / "../shared/data"
 SENTENCES = ["the cat sat", "a cat ran .", "the dog sat", "zebra"]
@@ -36,7 +38,7 @@ def offline(monkeypatch):
     def refuse(url, seconds):
         raise OSError("no network in this test")
 
-    monkeypatch.setattr(tff_cache, "probe", refuse)
+    monkeypatch.setattr(tff_files, "probe", refuse)
 
 
 @pytest.fixture(scope="module")
@@ -194,15 +196,15 @@ def test_published_word_counts_are_used_where_they_can_be_had(cache, monkeypatch
         assert cache_dir == str(cache)
         return collections.OrderedDict([("published", 9), ("words", 8)][:vocab_size])
 
-    monkeypatch.setattr(tff_cache, "probe", lambda url, seconds: None)
+    monkeypatch.setattr(tff_files, "probe", lambda url, seconds: None)
     monkeypatch.setattr(tff.simulation.datasets.stackoverflow, "load_word_counts", counts)
     assert vocabulary(load(cache))[1:-3] == ["published", "words"]
     assert vocabulary(load(cache, vocabulary_size=1))[1:-3] == ["published"]
 
 
 def test_word_counts_that_do_not_answer_cost_seconds_only(cache, monkeypatch, capsys):
-    monkeypatch.setattr(tff_cache, "PROBE_SECONDS", 0.3)
-    monkeypatch.setattr(tff_cache, "probe", lambda url, seconds: time.sleep(30))
+    monkeypatch.setattr(tff_files, "PROBE_SECONDS", 0.3)
+    monkeypatch.setattr(tff_files, "probe", lambda url, seconds: time.sleep(30))
     start = time.monotonic()
     assert "cat" in vocabulary(load(cache))
     assert time.monotonic() - start < 10
@@ -375,7 +377,7 @@ def test_run_on_tffs_file_writes_the_vocabulary_and_a_model_for_plain_keras(
         "--adaptation_steps=1",
         "--adaptation_learning_rates=0.1",
     ]
-    monkeypatch.setattr(runtime, "usable_cores", lambda: 1)  # each prepares graphs for itself
+    monkeypatch.setattr(local, "usable_cores", lambda: 1)  # each prepares graphs for itself
     assert run_experiment.main(arguments) == 0
     home = tmp_path / "reptile" / "keras_model"
     names = json.loads((home / "vocabulary.json").read_text())

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import tfds_files as files
 
-from datasets import DataError, tff_cache
-from datasets.tfds_files import Files, _prepare
+from datasets import DataError
+from datasets.sources import tff_files
+from datasets.sources.tfds_files import Files, _prepare
 
 NAME = "movielens/100k-ratings"
 FEATURES = ("user_id", "user_rating")
@@ -46,7 +47,7 @@ def asked(monkeypatch):
         urls.append(url)
         raise OSError("no network")
 
-    monkeypatch.setattr(tff_cache, "probe", probe)
+    monkeypatch.setattr(tff_files, "probe", probe)
     return urls
 
 

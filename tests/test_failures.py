@@ -9,8 +9,10 @@ import tensorflow_federated as tff
 from conftest import assert_close, assert_equal, differ, make_client, model_fn
 
 import tff_fedmeta as fm
-from tff_fedmeta import algorithms, baselines, failures, training
-from tff_fedmeta.failures import Failures, Role
+from tff_fedmeta.algorithms import baselines, builders
+from tff_fedmeta.config import failures
+from tff_fedmeta.config.failures import Failures, Role
+from tff_fedmeta.experiment import round_loop
 
 IDS = [f"client {number}" for number in range(200)]
 LOCAL = dict(inner_learning_rate=0.1, batch_size=4, inner_epochs=2)
@@ -19,19 +21,19 @@ ARGUMENTS = {
     "fedprox": dict(LOCAL, proximal_strength=0.5),
     "per_fedavg": dict(LOCAL, meta_learning_rate=0.1, local_meta_steps=2),
 }
-BUILDERS = {**algorithms.ALGORITHMS, **baselines.BASELINES}
+BUILDERS = {**builders.ALGORITHMS, **baselines.BASELINES}
 SIZES = (5, 14, 9)
 
 
 def cohorts(ids=IDS, clients_per_round=20, seed=3, **how):
     def sampler_of(among):
-        return training.cohort_sampler(among, clients_per_round, seed)
+        return round_loop.cohort_sampler(among, clients_per_round, seed)
 
     return failures.cohorts(Failures(**how), ids, sampler_of, seed)
 
 
 def test_without_failures_a_cohort_is_the_samplers():
-    cohort, sample = cohorts(), training.cohort_sampler(IDS, 20, 3)
+    cohort, sample = cohorts(), round_loop.cohort_sampler(IDS, 20, 3)
     for number in (1, 2, 50):
         now = cohort(number)
         assert now.answering == now.sampled == sample(number)
@@ -252,7 +254,7 @@ def test_a_round_in_which_everybody_fails_changes_nothing(tff_runtime, capsys, t
             return []
         return clients(number=number) if number != empty else clients(sizes=[0], number=number)
 
-    state = training.train(
+    state = round_loop.train(
         process,
         of_round,
         4,
@@ -267,7 +269,7 @@ def test_a_round_in_which_everybody_fails_changes_nothing(tff_runtime, capsys, t
     for number in (1, 4):
         expected, _ = process.next(expected, of_round(number))
     tf.nest.map_structure(np.testing.assert_array_equal, state, expected)
-    rows = training.pd.read_csv(tmp_path / "metrics.csv")
+    rows = round_loop.pd.read_csv(tmp_path / "metrics.csv")
     assert rows["clients/sampled"].tolist() == [1, 2, 3, 4]
     assert rows["train/num_examples"].tolist() == [56, 0, 0, 56]
 
@@ -298,7 +300,7 @@ def test_dropout_of_half_learns_as_half_the_cohort_does(tff_runtime):
 
     def train(rounds, clients_per_round, **how):
         cohort = cohorts(ids=ids, clients_per_round=clients_per_round, **how)
-        state = training.train(
+        state = round_loop.train(
             process,
             lambda number: [fm.client_dataset(*data[c]) for c in cohort(number).answering],
             rounds,

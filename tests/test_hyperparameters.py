@@ -3,8 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tff_fedmeta import hyperparameters
-from tff_fedmeta.hyperparameters import resolve
+from tff_fedmeta.config import hyperparameters
+from tff_fedmeta.config.hyperparameters import resolve
 
 
 def test_the_user_is_over_the_task_and_the_task_over_the_algorithm():

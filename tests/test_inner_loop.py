@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_fedmeta import inner_loop
+from tff_fedmeta.client import inner_loop
 
 build = tff.learning.optimizers
 OPTIMIZERS = {

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from tff_fedmeta import measures, reporting
-from tff_fedmeta.example_client import ExampleClient
+from tff_fedmeta.experiment import report, task_measures
+from tff_fedmeta.experiment.adapted_client import ExampleClient
 
 FIGURES = [
     {"before": {"a": 1.0, "b": 4.0}, "after": {"a": 2.0, "b": 6.0}, "guess": {"b": 0.5}},
@@ -20,7 +20,7 @@ SUMMARY = {
 
 
 def test_means_are_over_the_clients_that_have_a_figure():
-    assert measures.summarize(FIGURES) == SUMMARY
+    assert task_measures.summarize(FIGURES) == SUMMARY
 
 
 def test_every_client_is_measured_on_its_own_sides_with_a_seed_of_its_own():
@@ -34,7 +34,7 @@ def test_every_client_is_measured_on_its_own_sides_with_a_seed_of_its_own():
         return lambda name: ExampleClient(f"{name} support", f"{name} query", 1, 2)
 
     def measure(seed):
-        found = measures.measure(of_client, ["c", "d"], build_adapter, seed)
+        found = task_measures.measure(of_client, ["c", "d"], build_adapter, seed)
         calls[-2:] = sorted(calls[-2:])  # threads come in any order
         return found
 
@@ -57,7 +57,7 @@ def test_every_client_is_measured_on_its_own_sides_with_a_seed_of_its_own():
 
 def test_table_has_two_rows_for_each_algorithm_and_one_for_what_they_share():
     other = {**SUMMARY, "after": {"a": {"mean": 0.25, "clients": 2}}, "guess": {}}
-    text = reporting.measures_table({"reptile": SUMMARY, "fedavg": other}, "*a*: a letter.")
+    text = report.measures_table({"reptile": SUMMARY, "fedavg": other}, "*a*: a letter.")
     assert text.splitlines()[1:-2] == [
         "| algorithm | a (2 clients) | b (1 clients) |",
         "| --- | --- | --- |",
@@ -72,4 +72,4 @@ def test_table_has_two_rows_for_each_algorithm_and_one_for_what_they_share():
 
 @pytest.mark.parametrize("nothing", [[], [{}]])
 def test_no_figures_are_no_summary(nothing):
-    assert measures.summarize(nothing) == {}
+    assert task_measures.summarize(nothing) == {}

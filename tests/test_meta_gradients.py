@@ -13,7 +13,7 @@ import tensorflow_federated as tff
 from conftest import INPUT_SPEC, as_model_fn, dense, make_client, make_keras_model
 
 import tff_fedmeta as fm
-from tff_fedmeta import inner_loop
+from tff_fedmeta.client import inner_loop
 
 pytestmark = pytest.mark.usefixtures("tff_runtime")
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tff_fedmeta import minibatches
+from tff_fedmeta.client import minibatches
 
 
 def plan(n, seed=(1, 2), **kwargs):

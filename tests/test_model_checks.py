@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from conftest import as_model_fn
 
-from tff_fedmeta.model_checks import (
+from tff_fedmeta.client.model_checks import (
     head_variables,
     refuse_moving_statistics,
     refuse_stochastic_layers,

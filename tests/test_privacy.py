@@ -10,8 +10,10 @@ from conftest import differ, make_client, model_fn
 from dp_accounting import rdp
 
 import tff_fedmeta as fm
-from tff_fedmeta import aggregator_options, aggregators, privacy, training
-from tff_fedmeta.privacy import Guarantee
+from tff_fedmeta.aggregation import aggregators, privacy
+from tff_fedmeta.aggregation.privacy import Guarantee
+from tff_fedmeta.config import aggregator_options
+from tff_fedmeta.experiment import round_loop
 
 SIZES = (5, 14, 9)
 UNIFORM = tff.learning.ClientWeighting.UNIFORM
@@ -160,7 +162,7 @@ def test_a_round_in_which_everybody_fails_is_run_with_noise(tff_runtime, capsys,
     promise = Guarantee(1.0, 3, 30, 1e-3, "poisson")
 
     def train(rounds):
-        return training.train(
+        return round_loop.train(
             process,
             lambda number: [] if number == 2 else clients(),
             rounds,
@@ -175,7 +177,7 @@ def test_a_round_in_which_everybody_fails_is_run_with_noise(tff_runtime, capsys,
     train(3)
     assert differ(first, second)
     assert "it, round 2: no client contributed. It made a step of noise." in capsys.readouterr().out
-    spent = training.pd.read_csv(tmp_path / "metrics.csv")["privacy/epsilon"]
+    spent = round_loop.pd.read_csv(tmp_path / "metrics.csv")["privacy/epsilon"]
     expected = [by_hand(1.0, 3, 30, rounds, 1e-3, "poisson") for rounds in (1, 2, 3)]
     assert spent.tolist() == pytest.approx(expected, rel=1e-9)
 
@@ -191,10 +193,10 @@ def test_a_small_cohorts_noise_is_called_unusable():
 
 def test_poisson_cohorts_are_a_pure_function_of_independent_draws():
     ids = [str(number) for number in range(50)]
-    sample = training.poisson_sampler(ids, 10, seed=3)
+    sample = round_loop.poisson_sampler(ids, 10, seed=3)
     drawn = np.array([np.isin(ids, sample(number)) for number in range(2000)])
-    assert sample(7) == training.poisson_sampler(ids, 10, seed=3)(7)
-    assert sample(7) != training.poisson_sampler(ids, 10, seed=4)(7)
+    assert sample(7) == round_loop.poisson_sampler(ids, 10, seed=3)(7)
+    assert sample(7) != round_loop.poisson_sampler(ids, 10, seed=4)(7)
     assert drawn.mean(axis=0) == pytest.approx(np.full(50, 0.2), abs=0.045)
     sizes = drawn.sum(axis=1)
     assert sizes.mean() == pytest.approx(10, abs=0.3)

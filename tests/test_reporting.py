@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 import datasets
-from tff_fedmeta import adaptation, example_client, reporting
+from tff_fedmeta.algorithms import adaptation
 from tff_fedmeta.config import ExperimentConfig
+from tff_fedmeta.experiment import adapted_client, report
 
 CONFIG = ExperimentConfig.from_defaults("emnist", datasets.DEFAULTS["emnist"], {}, {})
 TASK = types.SimpleNamespace(
@@ -58,7 +59,7 @@ METRICS = {"reptile": metrics(0.6), "fedavg": metrics(0.5)}
 
 
 def row(name, config=CONFIG):
-    text = reporting.table(config, TASK, METRICS, RESULTS)
+    text = report.table(config, TASK, METRICS, RESULTS)
     header = next(line for line in text.splitlines() if line.startswith("| algorithm"))
     line = next(line for line in text.splitlines() if line.startswith(f"| {name} |"))
     return dict(zip(header.strip("| ").split(" | "), line.strip("| ").split(" | ")))
@@ -89,9 +90,9 @@ def test_row_has_the_bytes_of_a_client_and_of_all_of_them():
 
 
 def test_the_text_says_how_updates_were_aggregated():
-    assert "aggregated by **mean**." in reporting.table(CONFIG, TASK, METRICS, RESULTS)
+    assert "aggregated by **mean**." in report.table(CONFIG, TASK, METRICS, RESULTS)
     trimmed = dataclasses.replace(CONFIG, aggregator="trimmed_mean")
-    text = reporting.table(trimmed, TASK, METRICS, RESULTS)
+    text = report.table(trimmed, TASK, METRICS, RESULTS)
     assert "aggregated by **trimmed_mean** (trim_fraction 0.3)." in text
 
 
@@ -101,10 +102,10 @@ def test_learnt_rates_and_counted_work_are_shown():
         **RESULTS,
         "reptile": {**RESULTS["reptile"], "chosen": {"inner_learning_rate": None, "steps": 1}},
     }
-    text = reporting.table(CONFIG, TASK, {**METRICS, "reptile": work}, results)
+    text = report.table(CONFIG, TASK, {**METRICS, "reptile": work}, results)
     (line,) = [line for line in text.splitlines() if line.startswith("| reptile |")]
     assert " | 1 steps at learnt rates | 2 | 21 | 3,000 |" in line
-    figure = reporting.plot(CONFIG, TASK, {**METRICS, "reptile": work}, results)
+    figure = report.plot(CONFIG, TASK, {**METRICS, "reptile": work}, results)
     assert figure.axes[2].lines[0].get_label() == "reptile at learnt rates"
 
 
@@ -128,24 +129,24 @@ def with_reptile(**changes):
     ],
 )
 def test_table_says_where_reptile_and_fedavg_are_the_same(changes, said):
-    assert said in reporting.table(with_reptile(**changes), TASK, METRICS, RESULTS)
+    assert said in report.table(with_reptile(**changes), TASK, METRICS, RESULTS)
 
 
 def test_equal_steps_do_not_make_the_two_the_same():
     # TFF weighs by the examples of the steps, which are alike for clients of unlike size.
     config = dataclasses.replace(with_reptile(), inner_epochs=None, inner_steps=5)
-    assert "not by the examples of their steps" in reporting.table(config, TASK, METRICS, RESULTS)
+    assert "not by the examples of their steps" in report.table(config, TASK, METRICS, RESULTS)
 
 
 def test_data_source_is_in_table_and_title():
-    assert "**embedded (synthetic" in reporting.table(CONFIG, TASK, METRICS, RESULTS)
-    figure = reporting.plot(CONFIG, TASK, METRICS, RESULTS)
+    assert "**embedded (synthetic" in report.table(CONFIG, TASK, METRICS, RESULTS)
+    figure = report.plot(CONFIG, TASK, METRICS, RESULTS)
     assert "data source: embedded" in figure.get_suptitle()
 
 
 def test_embedded_data_that_stand_in_for_nothing_are_just_named():
     task = types.SimpleNamespace(**{**vars(TASK), "has_real_data": False})
-    assert "Data source: **embedded**." in reporting.table(CONFIG, task, METRICS, RESULTS)
+    assert "Data source: **embedded**." in report.table(CONFIG, task, METRICS, RESULTS)
 
 
 @pytest.mark.parametrize(
@@ -157,8 +158,8 @@ def test_embedded_data_that_stand_in_for_nothing_are_just_named():
 )
 def test_table_and_plot_say_which_way_is_better(higher_is_better, heading, side):
     task = types.SimpleNamespace(**{**vars(TASK), "higher_is_better": higher_is_better})
-    assert heading in reporting.table(CONFIG, task, METRICS, RESULTS)
-    figure = reporting.plot(CONFIG, task, METRICS, RESULTS)
+    assert heading in report.table(CONFIG, task, METRICS, RESULTS)
+    figure = report.plot(CONFIG, task, METRICS, RESULTS)
     assert f"{side} the line adaptation helped" in figure.axes[3].get_title()
 
 
@@ -166,17 +167,17 @@ def test_example_client_is_drawn_by_the_task_once_for_every_algorithm(tmp_path):
     calls = []
     task = types.SimpleNamespace(plot_client=lambda *arguments: calls.append(arguments))
     drawn = {
-        "reptile": example_client.ExampleClient(1, 0, 2, 3),
-        "fedavg": example_client.ExampleClient(4, 0, 5, 6),
+        "reptile": adapted_client.ExampleClient(1, 0, 2, 3),
+        "fedavg": adapted_client.ExampleClient(4, 0, 5, 6),
     }
-    reporting.write_example(task, "e", drawn, tmp_path)
+    report.write_example(task, "e", drawn, tmp_path)
     assert [call[1:] for call in calls] == [("e", 1, 2, 3), ("e", 4, 5, 6)]
     assert [call[0].get_title() for call in calls] == ["reptile", "fedavg"]
     assert (tmp_path / "example_client.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_plot_shows_every_curve_at_its_place():
-    figure = reporting.plot(CONFIG, TASK, METRICS, RESULTS)
+    figure = report.plot(CONFIG, TASK, METRICS, RESULTS)
     rounds, work, steps, clients = figure.axes
     lines = {line.get_label(): line for line in rounds.lines}
     np.testing.assert_allclose(lines["reptile, adapted"].get_xydata(), [[0, 0.2], [2, 0.7]])
@@ -192,7 +193,7 @@ def test_files_are_written_and_the_table_last(tmp_path, monkeypatch):
         (tmp_path / name).mkdir()
         METRICS[name].to_csv(tmp_path / name / "metrics.csv")
         (tmp_path / name / "adaptation_test.json").write_text(json.dumps(RESULTS[name]))
-    text = reporting.write_comparison(config, TASK, tmp_path)
+    text = report.write_comparison(config, TASK, tmp_path)
     assert (tmp_path / "comparison.md").read_text() == text
     png, table = tmp_path / "comparison.png", tmp_path / "comparison.md"
     assert png.stat().st_mtime_ns <= table.stat().st_mtime_ns

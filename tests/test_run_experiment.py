@@ -360,24 +360,24 @@ def test_an_option_of_another_data_set_gets_one_sentence_and_status_two(capsys, 
 
 
 def test_directory_in_use_is_refused(finished, cache, tmp_path, capsys):
-    from tff_fedmeta import artifacts
+    from tff_fedmeta.experiment import run_directory
 
     config = ExperimentConfig.from_json((finished / "config.json").read_text())
-    lock = artifacts.claim(config, tmp_path / "run")
+    lock = run_directory.claim(config, tmp_path / "run")
     assert run(cache, tmp_path / "run") == 2
     assert "Another process is at work" in capsys.readouterr().err
     lock.close()
-    artifacts.claim(config, tmp_path / "run").close()
+    run_directory.claim(config, tmp_path / "run").close()
 
 
 def test_other_versions_on_resume_are_said(finished, tmp_path, caplog):
-    from tff_fedmeta import artifacts
+    from tff_fedmeta.experiment import run_directory
 
     config = ExperimentConfig.from_json((finished / "config.json").read_text())
     (tmp_path / "versions.json").write_text('{"python": "3.0"}')
-    artifacts.claim(config, tmp_path).close()
+    run_directory.claim(config, tmp_path).close()
     assert "begun with other versions" in caplog.text
-    assert read_json(tmp_path / "versions.json") == artifacts.versions()
+    assert read_json(tmp_path / "versions.json") == run_directory.versions()
 
 
 def test_epochs_and_steps_together_are_refused(capsys):
@@ -396,7 +396,7 @@ def test_missing_data_is_one_sentence(tmp_path, capsys, monkeypatch):
     def refuse(url, seconds):
         raise OSError("no network in this test")
 
-    monkeypatch.setattr("datasets.tff_cache.probe", refuse)
+    monkeypatch.setattr("datasets.sources.tff_files.probe", refuse)
     assert run(tmp_path, tmp_path / "run") == 2
     error = capsys.readouterr().err
     assert "emnist_all.sqlite" in error and "--data_source=embedded" in error

@@ -7,7 +7,8 @@ from tff_files import write_database
 
 import run_experiment
 from datasets import emnist
-from tff_fedmeta import experiment, failures
+from tff_fedmeta.config import failures
+from tff_fedmeta.experiment import run as run_module
 
 SMALL = [
     "--data_source=tff",
@@ -75,7 +76,7 @@ def test_failures_are_counted_and_the_same_for_every_algorithm(failed):
 
 
 def test_continued_run_with_failures_is_an_uninterrupted_one(failed, cache, tmp_path, monkeypatch):
-    make, calls = experiment.client_data.client_dataset, []
+    make, calls = run_module.client_data.client_dataset, []
 
     def interrupted(*arguments, **named):
         calls.append(1)
@@ -88,7 +89,7 @@ def test_continued_run_with_failures_is_an_uninterrupted_one(failed, cache, tmp_
         return path.read_text().splitlines()[1:] if path.exists() else []
 
     with monkeypatch.context() as patch:
-        patch.setattr(experiment.client_data, "client_dataset", interrupted)
+        patch.setattr(run_module.client_data, "client_dataset", interrupted)
         assert run(cache, tmp_path, *FAILING) == 130
     assert rows(tmp_path).index.max() == 2
     assert run(cache, tmp_path, *FAILING) == 0
@@ -111,7 +112,7 @@ def test_a_run_in_which_nobody_ever_answers_ends_where_it_began(cache, tmp_path,
 
 
 def test_attackers_train_on_flipped_labels(cache, tmp_path, monkeypatch):
-    flip, make = failures.flip_labels, experiment.client_data.client_dataset
+    flip, make = failures.flip_labels, run_module.client_data.client_dataset
     flipped, trained_on = [], []
 
     def spy_flip(y, num_classes):
@@ -123,7 +124,7 @@ def test_attackers_train_on_flipped_labels(cache, tmp_path, monkeypatch):
         return make(x, y, seed, role)
 
     monkeypatch.setattr(failures, "flip_labels", spy_flip)
-    monkeypatch.setattr(experiment.client_data, "client_dataset", spy_make)
+    monkeypatch.setattr(run_module.client_data, "client_dataset", spy_make)
     how = ["--algorithms=reptile", "--rounds=1", "--byzantine_fraction=0.5", "--attack=label_flip"]
     assert run(cache, tmp_path, *how) == 0
     assert rows(tmp_path).loc[1, "clients/byzantine"] == len(flipped) == 2
@@ -147,10 +148,10 @@ PRIVATE = ["--aggregator=dp", "--algorithms=reptile", "--rounds_per_checkpoint=1
 def test_a_continued_private_run_reports_the_epsilon_of_an_uninterrupted_one(
     cache, tmp_path, monkeypatch, caplog
 ):
-    from tff_fedmeta import privacy
+    from tff_fedmeta.aggregation import privacy
 
     how = [*PRIVATE, "--noise_multiplier=2", "--dp_delta=0.01", "--client_dropout=0.5"]
-    read, calls = experiment.client_data.stream_seed, []
+    read, calls = run_module.client_data.stream_seed, []
 
     def interrupted(seed, *stream):
         if stream[0] == "training" and stream[1] == 3:
@@ -159,7 +160,7 @@ def test_a_continued_private_run_reports_the_epsilon_of_an_uninterrupted_one(
         return read(seed, *stream)
 
     with monkeypatch.context() as patch:
-        patch.setattr(experiment.client_data, "stream_seed", interrupted)
+        patch.setattr(run_module.client_data, "stream_seed", interrupted)
         assert run(cache, tmp_path, *how) == 130
     assert calls and rows(tmp_path).index.max() == 2
     assert run(cache, tmp_path, *how) == 0

@@ -13,8 +13,8 @@ from tff_files import write_database
 import datasets
 import run_experiment
 from datasets import emnist
-from tff_fedmeta import client_data, hyperparameters
-from tff_fedmeta.config import ExperimentConfig
+from tff_fedmeta.client import data as client_data
+from tff_fedmeta.config import ExperimentConfig, hyperparameters
 
 README = Path(__file__).parent.parent / "README.md"
 ALGORITHMS = tuple(hyperparameters.HYPERPARAMETERS)
@@ -91,7 +91,7 @@ def query_and_batches(finished, cache, client_id):
     """A client's query, and the batches of support of three steps, as in the evaluation."""
     import tensorflow as tf
 
-    from tff_fedmeta import minibatches, support_query
+    from tff_fedmeta.client import minibatches, support_query
 
     config = ExperimentConfig.from_json((finished / "config.json").read_text())
     task = datasets.TASKS["emnist"](data_source="tff", cache_dir=cache, only_digits=True)

@@ -17,8 +17,9 @@ from conftest import (
 )
 
 import tff_fedmeta as fm
-from tff_fedmeta import in_process, map_reduce, runtime
-from tff_fedmeta.worker_context import worker_runtime
+from tff_fedmeta import runtime
+from tff_fedmeta.runtime import computations, execution_context
+from tff_fedmeta.runtime.worker import worker_runtime
 
 # More clients than are trained one at a time, of unequal sizes, some of them left out.
 COHORT = [fm.client_dataset(*make_client(n % 7, n), seed=(n, 1)) for n in range(70)]
@@ -254,7 +255,7 @@ def test_what_cannot_run_here_is_said():
     with (
         fm.local_runtime(),
         pytest.raises(
-            map_reduce.UnsupportedComputationError, match=r"cannot be run in this process"
+            computations.UnsupportedComputationError, match=r"cannot be run in this process"
         ),
     ):
         twice_summed([1, 2])
@@ -378,7 +379,7 @@ def test_a_dataset_as_a_result_is_refused():
 
     with (
         fm.local_runtime(),
-        pytest.raises(map_reduce.UnsupportedComputationError, match="cannot be run"),
+        pytest.raises(computations.UnsupportedComputationError, match="cannot be run"),
     ):
         numbers()
 
@@ -410,7 +411,7 @@ def test_computations_that_are_gone_are_forgotten():
 
 
 def test_waiting_results_are_bounded_however_many_clients_there_are():
-    context = in_process.InProcessContext(2)
+    context = execution_context.InProcessContext(2)
     done, most = [], 0
     results = context._in_order(lambda task: done.append(task) or task, range(500))
     for consumed, result in enumerate(results):
@@ -421,7 +422,7 @@ def test_waiting_results_are_bounded_however_many_clients_there_are():
 
 
 def test_client_clock_is_the_mean_over_threads():
-    context = in_process.InProcessContext(2)
+    context = execution_context.InProcessContext(2)
     list(context._in_order(time.sleep, [0.1, 0.1, 0.2]))
     context.close()
     assert 0.2 <= context.client_clock() < 0.3

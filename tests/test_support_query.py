@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tff_fedmeta import minibatches, support_query
+from tff_fedmeta.client import minibatches, support_query
 
 
 def split(n, seed=(1, 2), **kwargs):

@@ -8,7 +8,7 @@ import tensorflow_federated as tff
 from conftest import assert_equal, make_client, model_fn
 
 import tff_fedmeta as fm
-from tff_fedmeta import training
+from tff_fedmeta.experiment import round_loop
 
 CLIENTS = {f"client {n}": n for n in range(3, 13)}
 
@@ -19,7 +19,7 @@ def process(tff_runtime):
 
 
 def clients_of_round(round_num):
-    ids = training.cohort_sampler(list(CLIENTS), 3, seed=5)(round_num)
+    ids = round_loop.cohort_sampler(list(CLIENTS), 3, seed=5)(round_num)
     return [
         fm.client_dataset(*make_client(CLIENTS[name]), seed=(round_num, CLIENTS[name]))
         for name in ids
@@ -31,18 +31,18 @@ def weights(process, state):
 
 
 def test_cohorts_are_a_pure_function_of_seed_and_round():
-    sample = training.cohort_sampler(list(CLIENTS), 3, seed=5)
-    assert sample(7) == training.cohort_sampler(list(CLIENTS), 3, seed=5)(7)
+    sample = round_loop.cohort_sampler(list(CLIENTS), 3, seed=5)
+    assert sample(7) == round_loop.cohort_sampler(list(CLIENTS), 3, seed=5)(7)
     assert len(set(sample(7))) == 3
-    others = [sample(8), training.cohort_sampler(list(CLIENTS), 3, seed=6)(7)]
+    others = [sample(8), round_loop.cohort_sampler(list(CLIENTS), 3, seed=6)(7)]
     assert sample(7) not in others
-    assert sorted(training.cohort_sampler(list(CLIENTS), 99, seed=5)(1)) == sorted(CLIENTS)
+    assert sorted(round_loop.cohort_sampler(list(CLIENTS), 99, seed=5)(1)) == sorted(CLIENTS)
 
 
 def test_continuing_from_a_checkpoint_is_not_to_have_stopped(process, tmp_path):
-    whole = training.train(process, clients_of_round, 5)
+    whole = round_loop.train(process, clients_of_round, 5)
     for rounds in (2, 3, 5):  # the checkpoint of round 2 is the last before round 3
-        state = training.train(
+        state = round_loop.train(
             process, clients_of_round, rounds, directory=tmp_path, rounds_per_checkpoint=2
         )
     assert_equal(weights(process, state), weights(process, whole))
@@ -52,11 +52,11 @@ def test_continuing_from_a_checkpoint_is_not_to_have_stopped(process, tmp_path):
 
 
 def test_rows_after_the_last_checkpoint_are_replaced(process, tmp_path):
-    training.train(process, clients_of_round, 4, directory=tmp_path, rounds_per_checkpoint=2)
+    round_loop.train(process, clients_of_round, 4, directory=tmp_path, rounds_per_checkpoint=2)
     first = pd.read_csv(tmp_path / "metrics.csv").drop(columns="seconds")
     for checkpoint in (tmp_path / "checkpoints").glob("round_4*"):
         checkpoint.rename(tmp_path / "gone")  # as if killed after the row, before the checkpoint
-    training.train(process, clients_of_round, 4, directory=tmp_path, rounds_per_checkpoint=2)
+    round_loop.train(process, clients_of_round, 4, directory=tmp_path, rounds_per_checkpoint=2)
     pd.testing.assert_frame_equal(
         pd.read_csv(tmp_path / "metrics.csv").drop(columns="seconds"), first
     )
@@ -69,14 +69,14 @@ def test_a_checkpoint_has_the_rows_that_led_to_it(process, tmp_path):
         return clients_of_round(round_num)
 
     with pytest.raises(KeyboardInterrupt):
-        training.train(process, interrupted, 5, directory=tmp_path, rounds_per_checkpoint=2)
+        round_loop.train(process, interrupted, 5, directory=tmp_path, rounds_per_checkpoint=2)
     assert pd.read_csv(tmp_path / "metrics.csv")["round"].tolist() == [1, 2]
-    training.train(process, clients_of_round, 5, directory=tmp_path, rounds_per_checkpoint=2)
+    round_loop.train(process, clients_of_round, 5, directory=tmp_path, rounds_per_checkpoint=2)
     assert pd.read_csv(tmp_path / "metrics.csv")["round"].tolist() == [1, 2, 3, 4, 5]
 
 
 def test_evaluations_are_in_the_rows_of_their_rounds(process, tmp_path):
-    training.train(
+    round_loop.train(
         process,
         clients_of_round,
         5,
@@ -91,12 +91,12 @@ def test_evaluations_are_in_the_rows_of_their_rounds(process, tmp_path):
 
 
 def test_round_without_contributors_is_said(process, capsys):
-    training.train(process, lambda round_num: [fm.client_dataset(*make_client(0))], 1, title="it")
+    round_loop.train(process, lambda round_num: [fm.client_dataset(*make_client(0))], 1, title="it")
     assert "it, round 1: no client contributed." in capsys.readouterr().out
 
 
 def test_tffs_own_loop_works_afterwards_and_agrees(process):
     asyncio.set_event_loop(asyncio.new_event_loop())  # other tests may have taken it away
-    ours = training.train(process, clients_of_round, 2)
+    ours = round_loop.train(process, clients_of_round, 2)
     theirs = tff.simulation.run_training_process(process, clients_of_round, 2)
     assert_equal(weights(process, ours), weights(process, theirs))

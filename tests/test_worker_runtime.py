@@ -13,8 +13,8 @@ import pytest
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_fedmeta import worker
-from tff_fedmeta.worker_context import worker_runtime
+from tff_fedmeta.runtime import worker_process
+from tff_fedmeta.runtime.worker import worker_runtime
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -218,7 +218,7 @@ def test_worker_that_cannot_start(
     if script:
         binary.write_text(script)
         binary.chmod(0o755)
-    monkeypatch.setattr(worker, "worker_binary", lambda: binary)
+    monkeypatch.setattr(worker_process, "worker_binary", lambda: binary)
     start = time.monotonic()
     with (
         pytest.raises(RuntimeError, match=message),

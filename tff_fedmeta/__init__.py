@@ -14,22 +14,22 @@ os.environ.setdefault("TF_OVERRIDE_GLOBAL_THREADPOOL", "1")
 
 # name -> module. TensorFlow takes seconds to import; `--help` and flag errors must not wait for it.
 _PUBLIC = {
-    "ALGORITHMS": "algorithms",
-    "build_adaptation_eval": "adaptation",
-    "build_aggregator": "aggregators",
-    "build_anil": "algorithms",
-    "build_fedavg": "baselines",
-    "build_fedprox": "baselines",
-    "build_fedsgd": "baselines",
-    "build_maml": "algorithms",
-    "build_meta_sgd": "algorithms",
-    "build_metrics_aggregator": "aggregators",
-    "build_per_fedavg": "algorithms",
-    "build_reptile": "algorithms",
-    "client_dataset": "client_data",
-    "local_runtime": "runtime",
+    "ALGORITHMS": "algorithms.builders",
+    "build_adaptation_eval": "algorithms.adaptation",
+    "build_aggregator": "aggregation.aggregators",
+    "build_anil": "algorithms.builders",
+    "build_fedavg": "algorithms.baselines",
+    "build_fedprox": "algorithms.baselines",
+    "build_fedsgd": "algorithms.baselines",
+    "build_maml": "algorithms.builders",
+    "build_meta_sgd": "algorithms.builders",
+    "build_metrics_aggregator": "aggregation.aggregators",
+    "build_per_fedavg": "algorithms.builders",
+    "build_reptile": "algorithms.builders",
+    "client_dataset": "client.data",
+    "local_runtime": "runtime.local",
     "to_keras": "export",
-    "worker_runtime": "worker_context",
+    "worker_runtime": "runtime.worker",
 }
 
 __all__ = list(_PUBLIC)

@@ -12,7 +12,7 @@ from typing import Any, Optional
 import numpy as np
 import tensorflow as tf
 
-from tff_fedmeta import artifacts
+from tff_fedmeta.experiment import run_directory
 
 
 def to_keras(
@@ -95,8 +95,8 @@ def save(
     if rates is not None:
         content = io.BytesIO()
         np.savez(content, *rates)
-        artifacts.write_bytes(directory / RATES, content.getvalue())
-    artifacts.write_json(directory / "metadata.json", metadata)
+        run_directory.write_bytes(directory / RATES, content.getvalue())
+    run_directory.write_json(directory / "metadata.json", metadata)
 
 
 # Runs with nothing of ours imported: whoever takes the model home has only Keras.

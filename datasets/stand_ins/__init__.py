@@ -1,0 +1,1 @@
+"""Synthetic data, made on the spot, for runs without the real data."""

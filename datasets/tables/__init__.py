@@ -1,0 +1,1 @@
+"""Tables of a user's own: columns become numbers, rows become clients' examples."""

@@ -1,0 +1,306 @@
+"""TFF's own algorithms over the same one-element clients, to compare with."""
+
+import collections
+import functools
+from typing import Any, Callable, Optional
+
+import tensorflow as tf
+import tensorflow_federated as tff
+
+# TFF has no public name for the clients' part of FedSGD, without which no client can attack it.
+from tensorflow_federated.python.learning.algorithms import fed_sgd
+
+from tff_fedmeta.algorithms import builders, client_roles
+from tff_fedmeta.client import minibatches
+from tff_fedmeta.client import model as client_model
+from tff_fedmeta.client.model import ModelFn
+from tff_fedmeta.config import hyperparameters
+
+# How TFF's clients walk their batches: the same steps as with its default, which prepares the graph
+# of a step anew for every client, a second for an LSTM.
+_LOOP = tff.learning.LoopImplementation.DATASET_ITERATOR
+
+
+def build_fedavg(
+    model_fn: ModelFn,
+    *,
+    inner_learning_rate: float,
+    batch_size: int,
+    inner_epochs: Optional[int] = None,
+    inner_steps: Optional[int] = None,
+    shuffle: bool = True,
+    server_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
+    client_weighting: tff.learning.ClientWeighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
+    model_aggregator: Optional[Any] = None,
+    metrics_aggregator: Optional[Callable[..., Any]] = None,
+    roles: bool = False,
+) -> tff.learning.templates.LearningProcess:
+    """Builds `tff.learning.algorithms.build_weighted_fed_avg`, untouched, for one-element clients.
+
+    Only the data is adapted: each client cuts its one element into the batches that
+    `algorithms.build_reptile` would train on with the same arguments, in the same order.
+
+    Args:
+      model_fn: As in `algorithms.build_reptile`, and so are the other arguments.
+      inner_learning_rate: The rate of the clients' SGD steps, >= 0.
+      batch_size: Examples in a local step, >= 1.
+      inner_epochs: Local epochs (1 if neither this nor `inner_steps` is given), or
+      inner_steps: local steps.
+      shuffle: Whether examples are shuffled, by each client's own seed.
+      server_optimizer: Applies the mean update; None is SGD with rate 1.
+      client_weighting: How much a client counts in the mean. TFF's NUM_EXAMPLES counts what a
+        client trained on: with `inner_steps` that is not its size, as it is in Reptile. Its
+        UNIFORM counts a client without examples too, as one that stayed where it was.
+      model_aggregator: A TFF aggregation factory for updates; None is the weighted mean. One that
+        takes no weights counts all clients the same, those without examples too.
+      metrics_aggregator: As in `tff.learning.algorithms`.
+      roles: Whether clients have a role (`failures.Role`).
+
+    Returns:
+      A `tff.learning.templates.LearningProcess`.
+
+    Raises:
+      ValueError: If a value is out of its range, both epochs and steps are given, or the model has
+        moving statistics (batch normalisation that is not frozen).
+    """
+    return _build_fedavg(
+        model_fn,
+        tff.learning.optimizers.build_sgdm,
+        inner_learning_rate=inner_learning_rate,
+        batch_size=batch_size,
+        inner_epochs=inner_epochs,
+        inner_steps=inner_steps,
+        shuffle=shuffle,
+        server_optimizer=server_optimizer,
+        client_weighting=client_weighting,
+        model_aggregator=model_aggregator,
+        metrics_aggregator=metrics_aggregator,
+        roles=roles,
+    )
+
+
+def build_fedprox(
+    model_fn: ModelFn,
+    *,
+    inner_learning_rate: float,
+    proximal_strength: float,
+    batch_size: int,
+    inner_epochs: Optional[int] = None,
+    inner_steps: Optional[int] = None,
+    shuffle: bool = True,
+    server_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
+    client_weighting: tff.learning.ClientWeighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
+    model_aggregator: Optional[Any] = None,
+    metrics_aggregator: Optional[Callable[..., Any]] = None,
+    roles: bool = False,
+) -> tff.learning.templates.LearningProcess:
+    """Builds FedProx as TFF's FedAvg, untouched, whose clients take proximal SGD steps.
+
+    FedProx (Li et al., arXiv:1812.06127) is FedAvg with a term in every client's loss that keeps it
+    near the server's weights w0: proximal_strength / 2 * ||w - w0||^2. This is not
+    TFF 0.87's `build_weighted_fed_prox`, which gets the sign of the term wrong: to the gradient it
+    adds proximal_strength * (w0 - w), which drives clients away.
+
+    Args:
+      model_fn: As in `build_fedavg`, and so are all arguments but `proximal_strength`.
+      inner_learning_rate: The rate of the clients' SGD steps.
+      proximal_strength: The paper's mu, >= 0; 0 is FedAvg.
+      batch_size: Examples in a local step.
+      inner_epochs: Local epochs, or
+      inner_steps: local steps.
+      shuffle: Whether examples are shuffled.
+      server_optimizer: Applies the mean update.
+      client_weighting: How much a client counts in the mean.
+      model_aggregator: A TFF aggregation factory for updates.
+      metrics_aggregator: As in `tff.learning.algorithms`.
+      roles: Whether clients have a role (`failures.Role`).
+
+    Returns:
+      A `tff.learning.templates.LearningProcess`.
+
+    Raises:
+      ValueError: If a value is out of its range, both epochs and steps are given, or the model has
+        moving statistics (batch normalisation that is not frozen).
+    """
+    hyperparameters.check_number("proximal_strength", proximal_strength, 0)
+    return _build_fedavg(
+        model_fn,
+        functools.partial(_ProximalSGD, strength=proximal_strength),
+        inner_learning_rate=inner_learning_rate,
+        batch_size=batch_size,
+        inner_epochs=inner_epochs,
+        inner_steps=inner_steps,
+        shuffle=shuffle,
+        server_optimizer=server_optimizer,
+        client_weighting=client_weighting,
+        model_aggregator=model_aggregator,
+        metrics_aggregator=metrics_aggregator,
+        roles=roles,
+    )
+
+
+def build_fedsgd(
+    model_fn: ModelFn,
+    *,
+    batch_size: int,
+    server_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
+    model_aggregator: Optional[Any] = None,
+    metrics_aggregator: Optional[Callable[..., Any]] = None,
+    roles: bool = False,
+) -> tff.learning.templates.LearningProcess:
+    """Builds `tff.learning.algorithms.build_fed_sgd`, untouched, as in `build_fedavg`.
+
+    FedSGD (McMahan et al., arXiv:1602.05629) trains at the server alone: each round it makes one
+    step along the gradient, at its own weights, on all examples of all clients.
+
+    Args:
+      model_fn: As in `build_fedavg`.
+      batch_size: Examples a client takes the gradient of at a time, >= 1. It bounds memory; the
+        gradients are averaged by examples.
+      server_optimizer: Applies the mean gradient; None is TFF's default, SGD with rate 0.1.
+      model_aggregator: As in `build_fedavg`, for gradients. Clients count by their examples.
+      metrics_aggregator: As in `build_fedavg`.
+      roles: Whether clients have a role (`failures.Role`).
+
+    Returns:
+      A `tff.learning.templates.LearningProcess`.
+
+    Raises:
+      ValueError: If `batch_size` is out of its range, or the model has moving statistics.
+    """
+    budget = builders.check_local_training(0.0, batch_size, inner_epochs=1, inner_steps=None)
+    server_optimizer = server_optimizer or tff.learning.optimizers.build_sgdm(0.1)
+    cut_into_batches = _cutter(model_fn, batch_size, False, budget, roles)
+    if roles:
+        work = fed_sgd._build_fed_sgd_client_work(
+            model_fn,
+            metrics_aggregator or tff.learning.metrics.sum_then_finalize,
+            loop_implementation=_LOOP,
+        )
+        work = client_roles.corrupting(work, cut_into_batches)
+        return builders.compose(model_fn, work, server_optimizer, model_aggregator)
+    process = tff.learning.algorithms.build_fed_sgd(
+        model_fn,
+        server_optimizer_fn=server_optimizer,
+        model_aggregator=builders.taking_weights(model_aggregator),
+        metrics_aggregator=metrics_aggregator,
+        loop_implementation=_LOOP,
+    )
+    return tff.simulation.compose_dataset_computation_with_learning_process(
+        cut_into_batches, process
+    )
+
+
+# name -> builder, called as those of `algorithms.ALGORITHMS` are.
+BASELINES: dict[str, Callable[..., tff.learning.templates.LearningProcess]] = {
+    "fedavg": build_fedavg,
+    "fedprox": build_fedprox,
+    "fedsgd": build_fedsgd,
+}
+
+
+def _build_fedavg(
+    model_fn: ModelFn,
+    build_client_optimizer: Callable[[float], tff.learning.optimizers.Optimizer],
+    *,
+    inner_learning_rate: float,
+    batch_size: int,
+    inner_epochs: Optional[int],
+    inner_steps: Optional[int],
+    shuffle: bool,
+    server_optimizer: Optional[tff.learning.optimizers.Optimizer],
+    client_weighting: tff.learning.ClientWeighting,
+    model_aggregator: Optional[Any],
+    metrics_aggregator: Optional[Callable[..., Any]],
+    roles: bool,
+) -> tff.learning.templates.LearningProcess:
+    """Builds TFF's FedAvg on one-element clients."""
+    budget = builders.check_local_training(
+        inner_learning_rate, batch_size, inner_epochs, inner_steps
+    )
+    client_optimizer = build_client_optimizer(inner_learning_rate)
+    cut_into_batches = _cutter(model_fn, batch_size, shuffle, budget, roles)
+    if roles:
+        work = tff.learning.templates.build_model_delta_client_work(
+            model_fn,
+            client_optimizer,
+            client_weighting,
+            metrics_aggregator=metrics_aggregator or tff.learning.metrics.sum_then_finalize,
+            loop_implementation=_LOOP,
+        )
+        work = client_roles.corrupting(work, cut_into_batches)
+        server_optimizer = server_optimizer or tff.learning.optimizers.build_sgdm(1.0)
+        return builders.compose(model_fn, work, server_optimizer, model_aggregator)
+    process = tff.learning.algorithms.build_weighted_fed_avg(
+        model_fn,
+        client_optimizer_fn=client_optimizer,
+        server_optimizer_fn=server_optimizer,
+        client_weighting=client_weighting,
+        model_aggregator=builders.taking_weights(model_aggregator),
+        metrics_aggregator=metrics_aggregator,
+        loop_implementation=_LOOP,
+    )
+    return tff.simulation.compose_dataset_computation_with_learning_process(
+        cut_into_batches, process
+    )
+
+
+class _ProximalSGD(tff.learning.optimizers.Optimizer):
+    """SGD on the loss and strength / 2 * ||w - w0||^2, w0 being the weights of the first step."""
+
+    def __init__(self, learning_rate: float, strength: float):
+        self._learning_rate = learning_rate
+        self._strength = strength
+
+    def initialize(self, specs):
+        start = tf.nest.map_structure(lambda spec: tf.zeros(spec.shape, spec.dtype), specs)
+        return collections.OrderedDict(has_start=tf.constant(False), start=start)
+
+    def next(self, state, weights, gradients):
+        has_start = state["has_start"]
+        start = tf.nest.map_structure(
+            lambda w0, w: tf.where(has_start, w0, w), state["start"], weights
+        )
+        new_weights = tf.nest.map_structure(
+            lambda w, w0, g: w - self._learning_rate * (g + self._strength * (w - w0)),
+            weights,
+            start,
+            # A weight that the loss does not use has no gradient.
+            tuple(tf.zeros_like(w) if g is None else g for w, g in zip(weights, gradients)),
+        )
+        return collections.OrderedDict(has_start=tf.constant(True), start=start), new_weights
+
+
+def _as_written() -> tf.data.Options:
+    """Returns options that keep tf.data from rewriting the pipeline anew for every client."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = False
+    return options
+
+
+def _cutter(
+    model_fn: ModelFn, batch_size: int, shuffle: bool, budget: dict[str, int], roles: bool
+) -> tff.Computation:
+    """Returns the computation with which a client cuts its one element into TFF's batches."""
+    with tf.Graph().as_default():
+        model = model_fn()
+
+    @tff.tensorflow.computation(client_model.client_types(model_fn, roles=roles).client)
+    def cut_into_batches(dataset):
+        client = dataset.get_single_element()
+        examples = client_model.as_batch(model, client["x"], client["y"])
+        plan = minibatches.plan_minibatches(
+            minibatches.count_examples(examples),
+            client["seed"],
+            batch_size=batch_size,
+            shuffle=shuffle,
+            **budget,
+        )
+        work_share = client_roles.role_of(client).work_share if roles else None
+        num_steps = minibatches.part_of(plan.num_steps, work_share)
+        steps = tf.data.Dataset.range(tf.cast(num_steps, tf.int64))
+        batches = steps.map(lambda step: minibatches.gather_examples(examples, plan.indices(step)))
+        return batches.with_options(_as_written())
+
+    return cut_into_batches

@@ -1,0 +1,148 @@
+"""Any local update as TFF client work."""
+
+import collections
+from typing import Any, Callable, Optional
+
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from tff_fedmeta.algorithms import client_roles, local_updates
+from tff_fedmeta.client import minibatches
+from tff_fedmeta.client import model as client_model
+
+# (model, examples, seed, learnt rates) -> what the client sends; see `local_updates.py`. Where
+# clients have roles it is given `work_share` too.
+ComputeUpdate = Callable[..., local_updates.LocalUpdate]
+
+# The name of the counts among the metrics, which no metric of a model has.
+_COUNTS = "client_work.counts"
+
+
+def build_client_work(
+    model_fn: client_model.ModelFn,
+    compute_update: ComputeUpdate,
+    *,
+    learned_rates: bool = False,
+    client_weighting: tff.learning.ClientWeighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
+    metrics_aggregator: Optional[Callable[..., Any]] = None,
+    min_examples: int = 1,
+    roles: bool = False,
+) -> tff.learning.templates.ClientWorkProcess:
+    """Makes TFF client work of a local update.
+
+    A client with fewer than `min_examples` examples, and one whose data, update or metrics have a
+    NaN or an infinity, contributes nothing anywhere: zero update, zero weight, no metrics. Both are
+    counted.
+
+    Args:
+      model_fn: A no-argument function returning a fresh `tff.learning.models.VariableModel`.
+      compute_update: What the client computes, on a model that holds the server's weights.
+      learned_rates: Whether a learnt rate for each weight travels behind the weights (Meta-SGD).
+      client_weighting: NUM_EXAMPLES weighs a client by all of its examples, UNIFORM by one.
+      metrics_aggregator: As in `tff.learning.algorithms`; None is `sum_then_finalize`. It adds up
+        the counts of `clients` and `work` too, so that with secure sums nothing is in the clear.
+      min_examples: The fewest examples the local update can use.
+      roles: Whether clients have a role and do as it says (`failures.Role`).
+
+    Returns:
+      A client work process over one-element client datasets (`client_data.client_dataset`). Its
+      measurements hold `train`, the model's metrics; `clients`, how many contributed and how many
+      were left out; and `work`, the examples and gradient evaluations of those that contributed.
+
+    Raises:
+      TypeError: If `client_weighting` is no `tff.learning.ClientWeighting`.
+      ValueError: If training moves statistics of the model that are not aggregated.
+    """
+    if not isinstance(client_weighting, tff.learning.ClientWeighting):
+        raise TypeError(
+            f"client_weighting must be a tff.learning.ClientWeighting, but is {client_weighting!r}."
+        )
+    metrics_aggregator = metrics_aggregator or tff.learning.metrics.sum_then_finalize
+    types = client_model.client_types(model_fn, learned_rates, roles)
+    with tf.Graph().as_default():  # keeps this model's variables out of the caller's graph
+        finalizers = collections.OrderedDict(model_fn().metric_finalizers())
+    finalizers[_COUNTS] = lambda counts: counts
+    aggregate_metrics = metrics_aggregator(finalizers)
+
+    @tff.tensorflow.computation(types.weights, types.client)
+    def work(weights, dataset):
+        model = client_model.build_client_model(model_fn)
+        return _run_client(model, compute_update, weights, dataset, client_weighting, min_examples)
+
+    @tff.federated_computation
+    def initialize():
+        return tff.federated_value((), tff.SERVER)
+
+    @tff.federated_computation(
+        initialize.type_signature.result,
+        tff.FederatedType(types.weights, tff.CLIENTS),
+        tff.FederatedType(types.client, tff.CLIENTS),
+    )
+    def next_round(state, weights, clients):
+        result, metrics = tff.federated_map(work, (weights, clients))
+        train = aggregate_metrics(metrics)
+        counts = train[_COUNTS]
+        measurements = tff.federated_zip(
+            collections.OrderedDict(
+                train=_without_counts(train), clients=counts["clients"], work=counts["work"]
+            )
+        )
+        return tff.templates.MeasuredProcessOutput(state, result, measurements)
+
+    process = tff.learning.templates.ClientWorkProcess(initialize, next_round)
+    return client_roles.corrupting(process) if roles else process
+
+
+def _without_counts(aggregated):
+    """Returns the metrics of the model, of a server's value of metrics and counts."""
+    names = [name for name, _ in tff.structure.iter_elements(aggregated.type_signature.member)]
+    return tff.federated_zip(
+        collections.OrderedDict((name, aggregated[name]) for name in names if name != _COUNTS)
+    )
+
+
+def _run_client(model, compute_update, weights, dataset, client_weighting, min_examples):
+    """Returns one client's `ClientResult`, and unfinalized metrics with the counts among them."""
+
+    @tf.function
+    def run(weights, client):
+        rates = client_model.assign_weights(model, weights)
+        examples = client_model.as_batch(model, client["x"], client["y"])
+        partial = {}
+        if "role" in client:
+            partial["work_share"] = client_roles.role_of(client).work_share
+        sent = compute_update(model, examples, client["seed"], rates, **partial)
+
+        num_examples = minibatches.count_examples(examples)
+        has_data = num_examples >= min_examples
+        # The data too: a NaN input can leave every weight finite (a ReLU may swallow it). And the
+        # metrics: one infinite loss would be that of the whole round.
+        is_finite = client_model.all_finite((examples, sent.update, sent.metrics))
+        contributes = tf.logical_and(has_data, is_finite)
+
+        def nothing():
+            model.reset_metrics()
+            # Not tf.where, which would go through the memory of all weights once more.
+            update = [tf.zeros_like(tensor) for tensor in sent.update]
+            return update, model.report_local_unfinalized_metrics()
+
+        update, metrics = tf.cond(contributes, lambda: (sent.update, sent.metrics), nothing)
+        uniform = client_weighting == tff.learning.ClientWeighting.UNIFORM
+        weight = tf.constant(1.0) if uniform else tf.cast(num_examples, tf.float32)
+        clients = collections.OrderedDict(
+            contributing=tf.cast(contributes, tf.int32),
+            too_small=tf.cast(tf.logical_not(has_data), tf.int32),
+            non_finite=tf.cast(tf.logical_and(has_data, tf.logical_not(is_finite)), tf.int32),
+        )
+        work = collections.OrderedDict(
+            examples=tf.where(contributes, sent.examples, 0),
+            gradient_evaluations=tf.where(contributes, sent.gradient_evaluations, 0),
+        )
+        result = tff.learning.templates.ClientResult(
+            update=tf.nest.pack_sequence_as(weights.trainable, update),
+            update_weight=tf.where(contributes, weight, 0.0),
+        )
+        counts = collections.OrderedDict(clients=clients, work=work)
+        return result, collections.OrderedDict(metrics, **{_COUNTS: counts})
+
+    return run(weights, dataset.get_single_element())

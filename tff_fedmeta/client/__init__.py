@@ -1,0 +1,1 @@
+"""What one client computes: TensorFlow on one client's tensors, without any federation."""

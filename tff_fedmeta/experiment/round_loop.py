@@ -1,0 +1,227 @@
+"""The round loop: sample a cohort, run a round, evaluate, record, checkpoint, resume."""
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import numpy as np
+import pandas as pd
+import tensorflow_federated as tff
+import tqdm
+
+from tff_fedmeta.client import data as client_data
+from tff_fedmeta.experiment import run_directory
+
+# What the progress bar shows -> the column it comes from.
+_SHOWN = {"loss": "train/loss", "accuracy": "train/accuracy", "seconds": "seconds"}
+
+_ROWS = "metrics.csv"
+
+# What a round without clients tells.
+_REJECTED = "server/update_rejected"
+_NOTHING = {"train/num_examples": 0, "train/num_batches": 0, _REJECTED: 0}
+
+
+def train(
+    process: tff.learning.templates.LearningProcess,
+    clients_of_round: Callable[[int], list[Any]],
+    rounds: int,
+    *,
+    directory: Optional[Path] = None,
+    title: str = "",
+    labels: Optional[Mapping[str, Any]] = None,
+    evaluate: Optional[Callable[[Any], Mapping[str, float]]] = None,
+    rounds_per_evaluation: int = 1,
+    rounds_per_checkpoint: int = 1,
+    client_clock: Optional[Callable[[], float]] = None,
+    runs_empty: bool = False,
+    figures_of_round: Optional[Callable[[int], Mapping[str, Any]]] = None,
+) -> Any:
+    """Runs a learning process for `rounds` rounds, continuing from a checkpoint if there is one.
+
+    A round is a pure function of the state before it and its number, so that a continued run ends
+    with the weights of an uninterrupted one. A round to which no client contributes leaves the
+    state as it was.
+
+    Args:
+      process: What to train.
+      clients_of_round: Round number, from 1 -> the clients' datasets; may be none.
+      rounds: Rounds altogether, those before the checkpoint included.
+      directory: Where `metrics.csv`, `checkpoints/` and `tensorboard/` go; None keeps nothing.
+        `metrics.csv` is written with each checkpoint.
+      title: What the progress bar calls it.
+      labels: Constant columns of `metrics.csv`.
+      evaluate: The model's weights -> named figures, added to the row of their round.
+      rounds_per_evaluation: Rounds between evaluations; the last round is evaluated too.
+      rounds_per_checkpoint: Rounds between checkpoints; the last round is kept too.
+      client_clock: Returns the seconds spent on clients so far, as `local_runtime` tells them.
+      runs_empty: Whether a round to which no client contributes changes the state all the same: one
+        with noise for privacy does.
+      figures_of_round: Round number -> more columns of its row, a pure function.
+
+    Returns:
+      The process's state after the last round.
+    """
+    labels = labels or {}
+    state = process.initialize()
+    with contextlib.closing(_Records(directory)) as records:
+        state, done = records.latest(state)
+
+        def evaluated() -> dict[str, float]:
+            if evaluate is None:
+                return {}
+            start = time.perf_counter()
+            figures = evaluate(process.get_model_weights(state))
+            return {**figures, "evaluation_seconds": time.perf_counter() - start}
+
+        if done == 0 and evaluate is not None:
+            records.add_row({**labels, **evaluated()}, 0)
+        # A log file wants a line now and then, a terminal a bar that moves.
+        interval = 0.5 if sys.stderr.isatty() else 10.0
+        with tqdm.tqdm(
+            total=rounds, initial=done, desc=title, unit="round", mininterval=interval
+        ) as bar:
+            for round_num in range(done + 1, rounds + 1):
+                start = _times(client_clock)
+                state, row = _next(process, state, clients_of_round(round_num), runs_empty)
+                seconds = {name: now - start[name] for name, now in _times(client_clock).items()}
+                figures = figures_of_round(round_num) if figures_of_round is not None else {}
+                row = {**labels, **row, **figures, **seconds}
+                if _none_contributed(row):
+                    so = "It made a step of noise." if runs_empty else "The model stays as it was."
+                    bar.write(f"{title}, round {round_num}: no client contributed. {so}")
+                elif row[_REJECTED]:
+                    bar.write(f"{title}, round {round_num}: the update is not finite; left out.")
+                last = round_num == rounds
+                if last or round_num % rounds_per_evaluation == 0:
+                    row.update(evaluated())
+                records.add_row(row, round_num)
+                if last or round_num % rounds_per_checkpoint == 0:
+                    records.add_checkpoint(state, round_num)
+                shown = {name: f"{row[key]:.3f}" for name, key in _SHOWN.items() if key in row}
+                bar.set_postfix(shown, refresh=False)
+                bar.update()
+    return state
+
+
+def _next(
+    process: tff.learning.templates.LearningProcess,
+    state: Any,
+    clients: list[Any],
+    runs_empty: bool,
+) -> tuple[Any, dict[str, Any]]:
+    """Returns the state after a round and what the clients tell; nothing of nobody is no change.
+
+    An aggregator may make zeros of nobody, with which an optimizer like Adam would still move.
+    """
+    if not clients and not runs_empty:
+        return state, _NOTHING
+    after, metrics = process.next(state, clients)
+    row = _flat(metrics)
+    if _none_contributed(row):  # means over nobody are no zeros
+        row = {k: v for k, v in row.items() if k in _NOTHING or not k.startswith("train/")}
+    stays = row[_REJECTED] or (_none_contributed(row) and not runs_empty)
+    return (state if stays else after), row
+
+
+def _none_contributed(row: Mapping[str, Any]) -> bool:
+    return row.get("train/num_examples") == 0
+
+
+def _times(client_clock: Optional[Callable[[], float]]) -> dict[str, float]:
+    times = {"seconds": time.perf_counter()}
+    if client_clock is not None:
+        times["client_seconds"] = client_clock()
+    return times
+
+
+class _Records:
+    """The rows and checkpoints of one algorithm; no directory, nothing."""
+
+    def __init__(self, directory: Optional[Path]):
+        # A loop of its own: `asyncio.run` would take the thread's away, which TFF's loops need.
+        self._loop = asyncio.new_event_loop()
+        self._directory = directory
+        self._rows: list[Mapping[str, Any]] = []
+        if directory is not None:
+            self._states = tff.program.FileProgramStateManager(
+                directory / "checkpoints", prefix="round_", keep_total=2, keep_first=False
+            )
+            self._board = tff.program.TensorBoardReleaseManager(directory / "tensorboard")
+
+    def latest(self, initial_state: Any) -> tuple[Any, int]:
+        """Returns the last checkpoint and its round, or the initial state and 0."""
+        if self._directory is None:
+            return initial_state, 0
+        state, version = self._loop.run_until_complete(self._states.load_latest(initial_state))
+        if state is None:
+            return initial_state, 0
+        rows = pd.read_csv(self._directory / _ROWS, float_precision="round_trip")
+        self._rows = rows[rows["round"] <= version].to_dict("records")
+        return state, version
+
+    def add_row(self, row: Mapping[str, Any], round_num: int) -> None:
+        """Adds a round's row, which is in the file from the next checkpoint on."""
+        if self._directory is not None:
+            self._rows.append({"round": round_num, **row})
+            self._loop.run_until_complete(self._board.release(row, round_num))
+
+    def add_checkpoint(self, state: Any, round_num: int) -> None:
+        """Keeps a state, and before it the rows that led to it.
+
+        The file is written whole, as TFF's manager of such files would do for every row: a kill
+        amid an append would leave half a row.
+        """
+        if self._directory is not None:
+            text = pd.DataFrame(self._rows).to_csv(index=False)
+            run_directory.write_text(self._directory / _ROWS, text)
+            self._loop.run_until_complete(self._states.save(state, round_num))
+
+    def close(self) -> None:
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()
+
+
+def cohort_sampler(
+    client_ids: Sequence[str], clients_per_round: int, seed: int
+) -> Callable[[int], list[str]]:
+    """Returns round number -> the ids of its cohort, a pure function of the seed and the number.
+
+    Cohorts are drawn uniformly without replacement; all clients take part if there are not more
+    than `clients_per_round`.
+    """
+    size = min(clients_per_round, len(client_ids))
+    sample = tff.simulation.build_uniform_sampling_fn(
+        list(client_ids), random_seed=client_data.stream_seed_int(seed, "cohorts")
+    )
+    return lambda round_num: sample(round_num, size)
+
+
+def poisson_sampler(
+    client_ids: Sequence[str], clients_per_round: int, seed: int
+) -> Callable[[int], list[str]]:
+    """As `cohort_sampler`, but every client takes part by itself, with equal probability.
+
+    Cohorts differ in size, have `clients_per_round` clients in the mean and may be empty.
+    """
+    probability = clients_per_round / len(client_ids)
+
+    def sample(round_num: int) -> list[str]:
+        stream = client_data.stream_seed_int(seed, "poisson_cohorts", round_num)
+        draws = np.random.default_rng(stream).random(len(client_ids))
+        return [client_ids[index] for index in np.flatnonzero(draws < probability)]
+
+    return sample
+
+
+def _flat(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a round's metrics under flat names, such as train/loss and aggregator/non_finite."""
+    nested = {**metrics["client_work"], "aggregator": metrics["aggregator"]}
+    # TFF's finalizer leaves the model as it is if the aggregated update is not finite.
+    nested["server"] = {"update_rejected": int(metrics["finalizer"]["update_non_finite"])}
+    flat = pd.json_normalize(nested, sep="/").iloc[0].to_dict()
+    return {name: value for name, value in flat.items() if value != ()}  # nothing was measured

@@ -6,7 +6,8 @@ is learnt from the file (types, categories, what stands for missing values, norm
 comes from training clients alone and goes beside the exported model, as `preprocessing.json`. The
 normalisation is a layer of the model, which therefore takes values in the file's own units.
 
-Without a file, `stand_ins.households` stands in: synthetic smart homes, a table that goes the same way.
+Without a file, `stand_ins.households` stands in: synthetic smart homes, a table that goes the same
+way.
 """
 
 from __future__ import annotations

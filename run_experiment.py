@@ -20,8 +20,9 @@ from absl import flags
 
 import datasets
 from tff_fedmeta import runtime
+from tff_fedmeta.checks import check_choice
 from tff_fedmeta.config import AGGREGATORS, RUNTIMES, ExperimentConfig, aggregator_options, failures
-from tff_fedmeta.config.hyperparameters import HYPERPARAMETERS, check_choice
+from tff_fedmeta.config.hyperparameters import HYPERPARAMETERS
 from tff_fedmeta.experiment import run_directory
 from tff_fedmeta.runtime import worker, worker_process
 

@@ -9,7 +9,7 @@ from typing import Any, Callable
 from absl import flags
 
 from benchmarks import processes, report
-from tff_fedmeta.config.hyperparameters import check_choice
+from tff_fedmeta.checks import check_choice
 
 Option = tuple[Callable[..., Any], str, Any, str]  # DEFINE_*, name, default, help
 

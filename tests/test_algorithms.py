@@ -21,7 +21,7 @@ from conftest import (
 )
 
 import tff_fedmeta as fm
-from tff_fedmeta.algorithms import builders
+from tff_fedmeta import checks
 
 pytestmark = pytest.mark.usefixtures("tff_runtime")
 
@@ -127,7 +127,7 @@ def test_reptile_matches_numpy(client_weighting, budget):
 
 
 def test_one_epoch_is_the_default():
-    assert builders.check_local_training(0.1, 4, None, None) == {"inner_epochs": 1}
+    assert checks.check_local_training(0.1, 4, None, None) == {"inner_epochs": 1}
 
 
 @pytest.mark.parametrize("nothing", [dict(inner_steps=0), dict(inner_learning_rate=0.0)])

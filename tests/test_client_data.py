@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tff_fedmeta import seeds
 from tff_fedmeta.client import data as client_data
 
 
@@ -92,7 +93,7 @@ def test_other_input_specs_are_refused(input_spec, message):
 
 
 def test_a_streams_seed_is_the_same_in_every_program():
-    assert client_data.stream_seed(1, "local_training", 2, "ann") == (
+    assert seeds.stream_seed(1, "local_training", 2, "ann") == (
         3958968455101706427,
         -6337644165759962252,
     )
@@ -106,14 +107,14 @@ def test_streams_have_seeds_of_their_own():
         for round_num in range(20)
         for client in ("1", "11", 1)
     ]
-    halves = [half for stream in streams for half in client_data.stream_seed(*stream)]
+    halves = [half for stream in streams for half in seeds.stream_seed(*stream)]
     assert len(set(halves)) == 2 * len(streams)
     assert all(-(2**63) <= half < 2**63 for half in halves)
     assert min(halves) < -(2**62) and max(halves) > 2**62
 
 
 def test_the_int_of_a_stream_fits_31_bits():
-    ints = [client_data.stream_seed_int(0, "init", i) for i in range(100)]
+    ints = [seeds.stream_seed_int(0, "init", i) for i in range(100)]
     assert len(set(ints)) == 100
     assert min(ints) >= 0 and 2**30 < max(ints) < 2**31
 

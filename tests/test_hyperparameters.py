@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from tff_fedmeta import checks
 from tff_fedmeta.config import hyperparameters
 from tff_fedmeta.config.hyperparameters import resolve
 
@@ -100,19 +101,19 @@ def test_what_the_family_cannot_use_is_explained(algorithm, name, value, message
 @pytest.mark.parametrize("value", [1.0, "1", True, None])
 def test_a_count_that_is_no_whole_number_is_named(value):
     with pytest.raises(ValueError, match=f"rounds must be a whole number, but is {value!r}"):
-        hyperparameters.check_count("rounds", value, 0)
+        checks.check_count("rounds", value, 0)
 
 
 def test_numbers_of_numpy_are_numbers():
-    hyperparameters.check_count("rounds", np.int64(1), 1)
-    hyperparameters.check_number("rate", np.float32(0.5), 0)
-    hyperparameters.check_split(np.float32(0.5))
+    checks.check_count("rounds", np.int64(1), 1)
+    checks.check_number("rate", np.float32(0.5), 0)
+    checks.check_split(np.float32(0.5))
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, float("nan"), True, "0.5"])
 def test_a_support_fraction_out_of_range_is_refused(fraction):
     with pytest.raises(ValueError, match="support_fraction must lie between 0 and 1"):
-        hyperparameters.check_split(fraction)
+        checks.check_split(fraction)
 
 
 @pytest.mark.parametrize(
@@ -127,4 +128,4 @@ def test_a_support_fraction_out_of_range_is_refused(fraction):
 )
 def test_a_number_out_of_range_is_named_with_its_range(low, high, value, message):
     with pytest.raises(ValueError, match=message):
-        hyperparameters.check_number("rounds", value, low, high)
+        checks.check_number("rounds", value, low, high)

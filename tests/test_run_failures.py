@@ -7,6 +7,7 @@ from tff_files import write_database
 
 import run_experiment
 from datasets import emnist
+from tff_fedmeta import seeds
 from tff_fedmeta.config import failures
 from tff_fedmeta.experiment import run as run_module
 
@@ -151,7 +152,7 @@ def test_a_continued_private_run_reports_the_epsilon_of_an_uninterrupted_one(
     from tff_fedmeta.aggregation import privacy
 
     how = [*PRIVATE, "--noise_multiplier=2", "--dp_delta=0.01", "--client_dropout=0.5"]
-    read, calls = run_module.client_data.stream_seed, []
+    read, calls = seeds.stream_seed, []
 
     def interrupted(seed, *stream):
         if stream[0] == "training" and stream[1] == 3:
@@ -160,7 +161,7 @@ def test_a_continued_private_run_reports_the_epsilon_of_an_uninterrupted_one(
         return read(seed, *stream)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module.client_data, "stream_seed", interrupted)
+        patch.setattr(seeds, "stream_seed", interrupted)
         assert run(cache, tmp_path, *how) == 130
     assert calls and rows(tmp_path).index.max() == 2
     assert run(cache, tmp_path, *how) == 0

@@ -13,7 +13,7 @@ from tff_files import write_database
 import datasets
 import run_experiment
 from datasets import emnist
-from tff_fedmeta.client import data as client_data
+from tff_fedmeta import seeds
 from tff_fedmeta.config import ExperimentConfig, hyperparameters
 
 README = Path(__file__).parent.parent / "README.md"
@@ -96,7 +96,7 @@ def query_and_batches(finished, cache, client_id):
     config = ExperimentConfig.from_json((finished / "config.json").read_text())
     task = datasets.TASKS["emnist"](data_source="tff", cache_dir=cache, only_digits=True)
     examples = tuple(tf.constant(array) for array in task.read_client(client_id))
-    seed = client_data.stream_seed(config.seed, "adaptation", client_id)
+    seed = seeds.stream_seed(config.seed, "adaptation", client_id)
     sides = support_query.split_support_query(
         examples, seed, support_fraction=config.support_fraction
     )

@@ -9,10 +9,11 @@ from typing import Any, Callable, Optional
 
 import tensorflow_federated as tff
 
+from tff_fedmeta import checks
 from tff_fedmeta.aggregation import privacy, secure_sums
 from tff_fedmeta.aggregation.non_finite import SkipNonFiniteFactory
 from tff_fedmeta.aggregation.trimmed_mean import TrimmedMeanFactory
-from tff_fedmeta.config import aggregator_options, hyperparameters
+from tff_fedmeta.config import aggregator_options
 
 # Tensors with more elements are quantized: small ones are cheap, and their errors are not.
 _QUANTIZED_ABOVE = 1000
@@ -59,7 +60,7 @@ def build_metrics_aggregator(name: str) -> Optional[Callable[..., Any]]:
 
     With "secure" the metrics are secure sums too.
     """
-    hyperparameters.check_choice("aggregator", name, aggregator_options.AGGREGATORS)
+    checks.check_choice("aggregator", name, aggregator_options.AGGREGATORS)
     if name in aggregator_options.SECURE:
         return secure_sums.secure_sum_then_finalize
     return None

@@ -25,8 +25,9 @@ import dp_accounting
 import tensorflow_federated as tff
 from dp_accounting import rdp
 
+from tff_fedmeta import checks
 from tff_fedmeta.aggregation.non_finite import SkipNonFiniteFactory
-from tff_fedmeta.config import aggregator_options, hyperparameters
+from tff_fedmeta.config import aggregator_options
 
 # Where the search for a noise multiplier begins. Below, epsilon is beyond any use.
 _LEAST_NOISE = 0.2
@@ -51,11 +52,11 @@ class Guarantee:
     sampling: str = "fixed"
 
     def __post_init__(self) -> None:
-        hyperparameters.check_number("noise_multiplier", self.noise_multiplier, 0)
-        hyperparameters.check_count("population", self.population, 1)
-        hyperparameters.check_count("clients_per_round", self.clients_per_round, 1, self.population)
+        checks.check_number("noise_multiplier", self.noise_multiplier, 0)
+        checks.check_count("population", self.population, 1)
+        checks.check_count("clients_per_round", self.clients_per_round, 1, self.population)
         aggregator_options.check_delta(self.delta)
-        hyperparameters.check_choice("dp_sampling", self.sampling, aggregator_options.DP_SAMPLINGS)
+        checks.check_choice("dp_sampling", self.sampling, aggregator_options.DP_SAMPLINGS)
 
     @property
     def event(self) -> dp_accounting.DpEvent:

@@ -9,10 +9,9 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_fedmeta.algorithms import builders
+from tff_fedmeta import checks
 from tff_fedmeta.client import inner_loop, minibatches, support_query
 from tff_fedmeta.client import model as client_model
-from tff_fedmeta.config import hyperparameters
 
 # TFF adds these two to every Keras model; `num_query` already says it.
 _COUNTERS = ("num_examples", "num_batches")
@@ -65,11 +64,9 @@ def build_adaptation_eval(
             "Exactly one of inner_steps and inner_epochs is needed, "
             f"but got {inner_steps} and {inner_epochs}."
         )
-    budget = builders.check_local_training(
-        inner_learning_rate, batch_size, inner_epochs, inner_steps
-    )
+    budget = checks.check_local_training(inner_learning_rate, batch_size, inner_epochs, inner_steps)
     num_points = 1 + next(iter(budget.values()))
-    hyperparameters.check_split(support_fraction, split)
+    checks.check_split(support_fraction, split)
     if learned_rates and inner_optimizer is not None:
         raise ValueError("learned_rates adapts by SGD with those rates; give no inner_optimizer.")
     types = client_model.client_types(model_fn, learned_rates)

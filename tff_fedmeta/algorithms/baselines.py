@@ -10,11 +10,11 @@ import tensorflow_federated as tff
 # TFF has no public name for the clients' part of FedSGD, without which no client can attack it.
 from tensorflow_federated.python.learning.algorithms import fed_sgd
 
+from tff_fedmeta import checks
 from tff_fedmeta.algorithms import builders, client_roles
 from tff_fedmeta.client import minibatches
 from tff_fedmeta.client import model as client_model
 from tff_fedmeta.client.model import ModelFn
-from tff_fedmeta.config import hyperparameters
 
 # How TFF's clients walk their batches: the same steps as with its default, which prepares the graph
 # of a step anew for every client, a second for an LSTM.
@@ -122,7 +122,7 @@ def build_fedprox(
       ValueError: If a value is out of its range, both epochs and steps are given, or the model has
         moving statistics (batch normalisation that is not frozen).
     """
-    hyperparameters.check_number("proximal_strength", proximal_strength, 0)
+    checks.check_number("proximal_strength", proximal_strength, 0)
     return _build_fedavg(
         model_fn,
         functools.partial(_ProximalSGD, strength=proximal_strength),
@@ -168,7 +168,7 @@ def build_fedsgd(
     Raises:
       ValueError: If `batch_size` is out of its range, or the model has moving statistics.
     """
-    budget = builders.check_local_training(0.0, batch_size, inner_epochs=1, inner_steps=None)
+    budget = checks.check_local_training(0.0, batch_size, inner_epochs=1, inner_steps=None)
     server_optimizer = server_optimizer or tff.learning.optimizers.build_sgdm(0.1)
     cut_into_batches = _cutter(model_fn, batch_size, False, budget, roles)
     if roles:
@@ -215,9 +215,7 @@ def _build_fedavg(
     roles: bool,
 ) -> tff.learning.templates.LearningProcess:
     """Builds TFF's FedAvg on one-element clients."""
-    budget = builders.check_local_training(
-        inner_learning_rate, batch_size, inner_epochs, inner_steps
-    )
+    budget = checks.check_local_training(inner_learning_rate, batch_size, inner_epochs, inner_steps)
     client_optimizer = build_client_optimizer(inner_learning_rate)
     cut_into_batches = _cutter(model_fn, batch_size, shuffle, budget, roles)
     if roles:

@@ -6,10 +6,10 @@ from typing import Any, Callable, Optional
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from tff_fedmeta import checks
 from tff_fedmeta.algorithms import client_work, local_updates
 from tff_fedmeta.client import inner_loop, model_checks
 from tff_fedmeta.client.model import ModelFn
-from tff_fedmeta.config import hyperparameters
 
 # The server's step of the methods that send gradients, where none is given: Adam's, because the
 # size of a meta-gradient says little about how far to go.
@@ -61,7 +61,7 @@ def build_reptile(
         moving statistics, which are not aggregated (batch normalisation that is not frozen).
       TypeError: If `client_weighting` is no `tff.learning.ClientWeighting`.
     """
-    budget = check_local_training(inner_learning_rate, batch_size, inner_epochs, inner_steps)
+    budget = checks.check_local_training(inner_learning_rate, batch_size, inner_epochs, inner_steps)
     rule = inner_loop.build_rule(inner_optimizer, inner_learning_rate)
 
     settings = dict(rule=rule, batch_size=batch_size, shuffle=shuffle)
@@ -139,7 +139,7 @@ def build_maml(
         the derivative of a step would not be that of the step taken.
       TypeError: If `client_weighting` is no `tff.learning.ClientWeighting`.
     """
-    budget = check_local_training(inner_learning_rate, batch_size, inner_epochs, inner_steps)
+    budget = checks.check_local_training(inner_learning_rate, batch_size, inner_epochs, inner_steps)
     return _build_meta_gradient_process(
         model_fn,
         functools.partial(
@@ -209,7 +209,7 @@ def build_meta_sgd(
     """
     if inner_optimizer is not None:
         raise ValueError("build_meta_sgd steps by the rates it learns; give no inner_optimizer.")
-    budget = check_local_training(inner_learning_rate, batch_size, inner_epochs, inner_steps)
+    budget = checks.check_local_training(inner_learning_rate, batch_size, inner_epochs, inner_steps)
 
     def meta_sgd(model, examples, seed, rates, **settings):
         rule = inner_loop.SGD(rates)
@@ -282,7 +282,7 @@ def build_anil(
       ValueError: As `build_maml`, and if the model has fewer layers than `head_layers`.
       TypeError: As `build_maml`.
     """
-    budget = check_local_training(inner_learning_rate, batch_size, inner_epochs, inner_steps)
+    budget = checks.check_local_training(inner_learning_rate, batch_size, inner_epochs, inner_steps)
     with tf.Graph().as_default():
         head = model_checks.head_variables(model_fn(), head_layers)
     return _build_meta_gradient_process(
@@ -360,9 +360,9 @@ def build_per_fedavg(
       ValueError: As `build_maml`.
       TypeError: As `build_maml`.
     """
-    budget = check_local_training(inner_learning_rate, batch_size, inner_epochs, inner_steps)
-    hyperparameters.check_number("meta_learning_rate", meta_learning_rate, 0)
-    hyperparameters.check_count("local_meta_steps", local_meta_steps, 1)
+    budget = checks.check_local_training(inner_learning_rate, batch_size, inner_epochs, inner_steps)
+    checks.check_number("meta_learning_rate", meta_learning_rate, 0)
+    checks.check_count("local_meta_steps", local_meta_steps, 1)
     return _build_meta_gradient_process(
         model_fn,
         functools.partial(
@@ -422,7 +422,7 @@ def _build_meta_gradient_process(
     initial_rate: Optional[float] = None,
 ) -> tff.learning.templates.LearningProcess:
     """Builds what the methods with a support and a query have in common; see `build_maml`."""
-    hyperparameters.check_split(support_fraction, split)
+    checks.check_split(support_fraction, split)
     if second_order:
         model_checks.refuse_stochastic_layers(model_fn)
     learned_rates = initial_rate is not None
@@ -498,29 +498,3 @@ def taking_weights(model_aggregator: Optional[Any]) -> Any:
     if isinstance(aggregator, tff.aggregators.UnweightedAggregationFactory):
         return tff.aggregators.as_weighted_aggregator(aggregator)
     return aggregator
-
-
-def check_local_training(
-    inner_learning_rate: float,
-    batch_size: int,
-    inner_epochs: Optional[int],
-    inner_steps: Optional[int],
-) -> dict[str, int]:
-    """Returns the one of `inner_epochs` and `inner_steps` that holds, 1 epoch if neither is given.
-
-    Raises:
-      ValueError: If a value is out of its range or both are given.
-    """
-    hyperparameters.check_number("inner_learning_rate", inner_learning_rate, 0)
-    hyperparameters.check_count("batch_size", batch_size, 1)
-    if inner_epochs is not None and inner_steps is not None:
-        raise ValueError(
-            "inner_epochs and inner_steps exclude each other, but both are given: "
-            f"{inner_epochs} and {inner_steps}."
-        )
-    if inner_steps is not None:
-        hyperparameters.check_count("inner_steps", inner_steps, 0)
-        return {"inner_steps": inner_steps}
-    epochs = 1 if inner_epochs is None else inner_epochs
-    hyperparameters.check_count("inner_epochs", epochs, 0)
-    return {"inner_epochs": epochs}

@@ -5,7 +5,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Optional
 
-from tff_fedmeta.config.hyperparameters import check_choice, check_count, check_number
+from tff_fedmeta.checks import check_choice, check_count, check_number
 
 
 def _option(default: Any, text: str) -> Any:

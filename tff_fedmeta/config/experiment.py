@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Optional
 
+from tff_fedmeta import checks
 from tff_fedmeta.config import aggregator_options, hyperparameters
 from tff_fedmeta.config.failures import Failures
 
@@ -81,11 +82,11 @@ class ExperimentConfig:
 
     def __post_init__(self) -> None:
         for name in ("rounds", "clients_per_round", "batch_size", "adaptation_batch_size"):
-            hyperparameters.check_count(name, getattr(self, name), 1)
+            checks.check_count(name, getattr(self, name), 1)
         for name in ("rounds_per_evaluation", "rounds_per_checkpoint"):
-            hyperparameters.check_count(name, getattr(self, name), 1)
-        hyperparameters.check_count("adaptation_steps", self.adaptation_steps, 0)
-        hyperparameters.check_count("seed", self.seed, 0, 2**31 - 1)
+            checks.check_count(name, getattr(self, name), 1)
+        checks.check_count("adaptation_steps", self.adaptation_steps, 0)
+        checks.check_count("seed", self.seed, 0, 2**31 - 1)
         if (self.inner_epochs is None) == (self.inner_steps is None):
             raise ValueError(
                 "Give one of inner_epochs and inner_steps: they are two ways to say how long "
@@ -93,8 +94,8 @@ class ExperimentConfig:
             )
         for name in ("inner_epochs", "inner_steps", "num_test_clients"):
             if getattr(self, name) is not None:
-                hyperparameters.check_count(name, getattr(self, name), 1)
-        hyperparameters.check_split(self.support_fraction)
+                checks.check_count(name, getattr(self, name), 1)
+        checks.check_split(self.support_fraction)
         rates = self.adaptation_learning_rates
         if not rates or not all(0 < rate < math.inf for rate in rates):
             raise ValueError(
@@ -105,7 +106,7 @@ class ExperimentConfig:
                 f"algorithms must be one or more different names, but got {list(self.algorithms)}."
             )
         for name in self.algorithms:
-            hyperparameters.check_choice("algorithm", name, hyperparameters.HYPERPARAMETERS)
+            checks.check_choice("algorithm", name, hyperparameters.HYPERPARAMETERS)
         if set(self.hyperparameters) != set(self.algorithms):
             raise ValueError(
                 f"hyperparameters are for {sorted(self.hyperparameters)}, but the algorithms are "
@@ -114,10 +115,10 @@ class ExperimentConfig:
         # Options left out get their defaults here, so that the hash does not depend on who does it.
         options = aggregator_options.resolve(self.aggregator, self.aggregator_options)
         object.__setattr__(self, "aggregator_options", options)
-        hyperparameters.check_choice("runtime", self.runtime, RUNTIMES)
+        checks.check_choice("runtime", self.runtime, RUNTIMES)
         if self.aggregator in aggregator_options.SECURE:
             most = aggregator_options.MAX_SECURE_CLIENTS
-            hyperparameters.check_count("clients_per_round", self.clients_per_round, 1, most)
+            checks.check_count("clients_per_round", self.clients_per_round, 1, most)
             if self.runtime == "worker":
                 raise ValueError(
                     f"aggregator {self.aggregator} needs secure sums, which TFF's worker cannot "
@@ -160,9 +161,9 @@ class ExperimentConfig:
                 merged[other] = None
         preferred = merged.pop("hyperparameters")
         for name in merged["algorithms"]:
-            hyperparameters.check_choice("algorithm", name, hyperparameters.HYPERPARAMETERS)
+            checks.check_choice("algorithm", name, hyperparameters.HYPERPARAMETERS)
         for name in hparams:
-            hyperparameters.check_choice("algorithm of a --hparam", name, merged["algorithms"])
+            checks.check_choice("algorithm of a --hparam", name, merged["algorithms"])
         merged["hyperparameters"] = {
             name: dataclasses.asdict(
                 hyperparameters.resolve(name, preferred.get(name, {}), hparams.get(name, {}))

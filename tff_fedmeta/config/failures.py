@@ -13,7 +13,7 @@ from typing import Any, Callable, NamedTuple
 
 import numpy as np
 
-from tff_fedmeta.config import hyperparameters
+from tff_fedmeta import checks, seeds
 
 # Rounds after which the same clients are available again.
 DAY = 24
@@ -73,13 +73,13 @@ class Failures:
 
     def __post_init__(self) -> None:
         for name in ("client_dropout", "straggler_fraction", "byzantine_fraction"):
-            hyperparameters.check_number(name, getattr(self, name), 0, 1)
+            checks.check_number(name, getattr(self, name), 0, 1)
         for name, high in (("availability", 1), ("attack_scale", np.inf)):
             value = getattr(self, name)
-            hyperparameters.check_number(name, value, 0, high)
+            checks.check_number(name, value, 0, high)
             if value == 0:
                 raise ValueError(f"{name} must be greater than 0, but is {value}.")
-        hyperparameters.check_choice("attack", self.attack, ATTACKS)
+        checks.check_choice("attack", self.attack, ATTACKS)
         if self.byzantine_fraction == 0 and (self.attack, self.attack_scale) != ("sign_flip", 1.0):
             raise ValueError(
                 "attack and attack_scale need a byzantine_fraction > 0: nobody attacks otherwise."
@@ -213,7 +213,5 @@ def _some(ids: Sequence[str], fraction: float, seed: int, *stream: Any) -> list[
 
 
 def _uniform(seed: int, *stream: Any) -> float:
-    """Returns a number from [0, 1), that of a named stream."""
-    from tff_fedmeta.client import data as client_data
-
-    return client_data.stream_seed_int(seed, *stream) / 2**31
+    """Returns a number from [0, 1), drawn from a named stream."""
+    return seeds.stream_seed_int(seed, *stream) / 2**31

@@ -1,14 +1,12 @@
 """What may be set for each algorithm, and in which range. Importing this needs no TensorFlow."""
 
 import dataclasses
-import difflib
-import math
-import numbers
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from tff_fedmeta import checks
+
 SERVER_OPTIMIZERS = ("sgd", "adam", "yogi")
-SPLITS = ("random", "ordered", "same")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,11 +27,11 @@ class FedSGD:
     server_warmup: int = 0
 
     def __post_init__(self) -> None:
-        check_choice("server_optimizer", self.server_optimizer, SERVER_OPTIMIZERS)
-        check_count("server_warmup", self.server_warmup, 0)
+        checks.check_choice("server_optimizer", self.server_optimizer, SERVER_OPTIMIZERS)
+        checks.check_count("server_warmup", self.server_warmup, 0)
         for field in dataclasses.fields(self):
             if field.name.endswith(("_rate", "_strength")):
-                check_number(field.name, getattr(self, field.name), 0)
+                checks.check_number(field.name, getattr(self, field.name), 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +49,7 @@ class FedAvg(FedSGD):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("client_weighting", self.client_weighting, ("examples", "uniform"))
+        checks.check_choice("client_weighting", self.client_weighting, ("examples", "uniform"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +93,7 @@ class MAML(FedAvg):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_split(self.support_fraction, self.split)
+        checks.check_split(self.support_fraction, self.split)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +110,7 @@ class ANIL(MAML):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_count("head_layers", self.head_layers, 1)
+        checks.check_count("head_layers", self.head_layers, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +132,7 @@ class PerFedAvg(MAML):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_count("local_meta_steps", self.local_meta_steps, 1)
+        checks.check_count("local_meta_steps", self.local_meta_steps, 1)
 
 
 # name -> its hyperparameters, in the order in which algorithms are listed to users.
@@ -166,46 +164,9 @@ def resolve(algorithm: str, defaults: Mapping[str, Any], overrides: Mapping[str,
     fields = {field.name: field for field in dataclasses.fields(kind)}
     values = dict(defaults)
     for name, value in overrides.items():
-        check_choice(f"hyperparameter of {algorithm}", name, fields)
+        checks.check_choice(f"hyperparameter of {algorithm}", name, fields)
         values[name] = _parse(f"{algorithm}.{name}", value, type(fields[name].default))
     return kind(**values)
-
-
-def check_choice(what: str, value: Any, choices: Iterable[str]) -> None:
-    """Raises ValueError, listing the right ones, unless `value` is one of `choices`."""
-    choices = list(choices)
-    if value in choices:
-        return
-    close = difflib.get_close_matches(str(value), choices, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise ValueError(f"{what} must be one of: {', '.join(choices)}; got {value!r}.{hint}")
-
-
-def check_count(what: str, value: Any, low: int, high: float = math.inf) -> None:
-    """Raises ValueError, stating the range, unless `value` is a whole number in [low, high]."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise ValueError(f"{what} must be a whole number, but is {value!r}.")
-    check_number(what, value, low, high)
-
-
-def check_number(what: str, value: Any, low: float, high: float = math.inf) -> None:
-    """Raises ValueError, stating the range, unless `value` is a finite number in [low, high]."""
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not (is_number and math.isfinite(value)):
-        raise ValueError(f"{what} must be a finite number, but is {value!r}.")
-    if not low <= value <= high:
-        limits = f">= {low}" if high == math.inf else f"from {low} to {high}"
-        raise ValueError(f"{what} must be {limits}, but is {value}.")
-
-
-def check_split(support_fraction: float, split: str = "random") -> None:
-    """Raises ValueError unless `support_query.split_support_query` can use these values."""
-    check_choice("split", split, SPLITS)
-    if not (isinstance(support_fraction, numbers.Real) and 0 < support_fraction < 1):
-        raise ValueError(
-            f"support_fraction must lie between 0 and 1, both excluded, but is "
-            f"{support_fraction!r}."
-        )
 
 
 def _parse(name: str, value: Any, kind: type) -> Any:

@@ -5,6 +5,7 @@ from typing import Any, Callable, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tff_fedmeta import seeds
 from tff_fedmeta.client import data as client_data
 from tff_fedmeta.client import inner_loop, minibatches, support_query
 from tff_fedmeta.client import model as client_model
@@ -87,7 +88,7 @@ def build_adapter(
         return predict
 
     def adapt_to(client_id: str) -> ExampleClient:
-        seed = client_data.stream_seed(config.seed, "adaptation", client_id)
+        seed = seeds.stream_seed(config.seed, "adaptation", client_id)
         support, query, adapted = adapt(*read(client_id), tf.constant(seed, tf.int64))
         support, query = tf.nest.map_structure(np.asarray, (support, query))
         return ExampleClient(support, query, predict_with(trained), predict_with(adapted))

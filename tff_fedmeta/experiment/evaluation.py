@@ -8,6 +8,7 @@ from typing import Any, Callable, Optional
 import tensorflow_federated as tff
 import tqdm
 
+from tff_fedmeta import seeds
 from tff_fedmeta.algorithms import adaptation
 from tff_fedmeta.client import data as client_data
 from tff_fedmeta.config import ExperimentConfig
@@ -36,7 +37,7 @@ def adaptation_curves(
         chunk = client_ids[start : start + _CLIENTS_PER_CALL]
         clients = [
             client_data.client_dataset(
-                *read(client), seed=client_data.stream_seed(config.seed, "adaptation", client)
+                *read(client), seed=seeds.stream_seed(config.seed, "adaptation", client)
             )
             for client in chunk
         ]

@@ -13,7 +13,7 @@ import pandas as pd
 import tensorflow_federated as tff
 import tqdm
 
-from tff_fedmeta.client import data as client_data
+from tff_fedmeta import seeds
 from tff_fedmeta.experiment import run_directory
 
 # What the progress bar shows -> the column it comes from.
@@ -196,7 +196,7 @@ def cohort_sampler(
     """
     size = min(clients_per_round, len(client_ids))
     sample = tff.simulation.build_uniform_sampling_fn(
-        list(client_ids), random_seed=client_data.stream_seed_int(seed, "cohorts")
+        list(client_ids), random_seed=seeds.stream_seed_int(seed, "cohorts")
     )
     return lambda round_num: sample(round_num, size)
 
@@ -211,7 +211,7 @@ def poisson_sampler(
     probability = clients_per_round / len(client_ids)
 
     def sample(round_num: int) -> list[str]:
-        stream = client_data.stream_seed_int(seed, "poisson_cohorts", round_num)
+        stream = seeds.stream_seed_int(seed, "poisson_cohorts", round_num)
         draws = np.random.default_rng(stream).random(len(client_ids))
         return [client_ids[index] for index in np.flatnonzero(draws < probability)]
 

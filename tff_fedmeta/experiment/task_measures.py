@@ -9,7 +9,7 @@ from typing import Any, Callable
 import numpy as np
 from tqdm.contrib import concurrent
 
-from tff_fedmeta.client import data as client_data
+from tff_fedmeta import seeds
 from tff_fedmeta.experiment.adapted_client import ExampleClient
 
 FILE = "measures_test.json"
@@ -44,7 +44,7 @@ def measure(
         if not hasattr(of_thread, "adapt_to"):
             of_thread.adapt_to = build_adapter()
         client = of_thread.adapt_to(client_id)
-        drawing = client_data.stream_seed_int(seed, "measures", client_id)
+        drawing = seeds.stream_seed_int(seed, "measures", client_id)
         figures = of_client(client.support, client.query, client.before, client.after, drawing)
         finite = {
             way: {name: figure for name, figure in named.items() if math.isfinite(figure)}

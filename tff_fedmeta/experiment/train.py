@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from tff_fedmeta import seeds
 from tff_fedmeta.aggregation import aggregators, privacy
 from tff_fedmeta.algorithms import adaptation, baselines, builders
 from tff_fedmeta.client import data as client_data
@@ -64,7 +65,7 @@ def train_algorithm(
 
     def make_client(round_num: int, client: str) -> tf.data.Dataset:
         x, y = read(client)
-        seed = client_data.stream_seed(config.seed, "training", round_num, client)
+        seed = seeds.stream_seed(config.seed, "training", round_num, client)
         now, role = cohort(round_num), None
         if config.failures.flip_labels and client in now.byzantine:
             y = failures.flip_labels(y, num_classes)

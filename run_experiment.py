@@ -397,6 +397,9 @@ def _say_datasets() -> None:
 
 
 def _say_finished(output_dir: Path) -> None:
+    damage = run_directory.damage(output_dir)
+    if damage is not None:
+        print(f"WARNING: {damage}", file=sys.stderr)
     print(f"This run is finished; nothing was done. Its results are in {output_dir}:\n")
     print((output_dir / run_directory.COMPARISON).read_text())
 
@@ -417,7 +420,11 @@ def _run(config: ExperimentConfig, task: datasets.Task, output_dir: Path, second
         with _runtime(config.runtime, output_dir) as context:
             clock = getattr(context, "client_clock", None)
             table = run.run(config, task, output_dir, seconds, clock)
-    except (adaptation.NothingToMeasureError, model_checks.ModelError) as error:
+    except (
+        adaptation.NothingToMeasureError,
+        model_checks.ModelError,
+        run_directory.RunDirectoryError,
+    ) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
     except worker_process.WorkerError as error:

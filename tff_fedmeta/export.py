@@ -90,8 +90,9 @@ def save(
     """
     directory.mkdir(parents=True, exist_ok=True)
     aside = directory / "partial.keras"
-    keras_model.save(aside)
-    os.replace(aside, directory / "model.keras")
+    with run_directory.writing(directory / "model.keras"):
+        keras_model.save(aside)
+        os.replace(aside, directory / "model.keras")
     if rates is not None:
         content = io.BytesIO()
         np.savez(content, *rates)

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import io
+import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -14,7 +16,9 @@ import tensorflow_federated as tff
 import tqdm
 
 from tff_fedmeta import seeds
-from tff_fedmeta.experiment import run_directory
+from tff_fedmeta.experiment import checkpoints, run_directory
+
+_LOG = logging.getLogger(__name__)
 
 # What the progress bar shows -> the column it comes from.
 _SHOWN = {"loss": "train/loss", "accuracy": "train/accuracy", "seconds": "seconds"}
@@ -140,7 +144,7 @@ def _times(client_clock: Optional[Callable[[], float]]) -> dict[str, float]:
 
 
 class _Records:
-    """The rows and checkpoints of one algorithm; no directory, nothing."""
+    """Writes one algorithm's rows and checkpoints; does nothing if `directory` is None."""
 
     def __init__(self, directory: Optional[Path]):
         # A loop of its own: `asyncio.run` would take the thread's away, which TFF's loops need.
@@ -148,21 +152,36 @@ class _Records:
         self._directory = directory
         self._rows: list[Mapping[str, Any]] = []
         if directory is not None:
-            self._states = tff.program.FileProgramStateManager(
-                directory / "checkpoints", prefix="round_", keep_total=2, keep_first=False
-            )
+            self._checkpoints = checkpoints.Checkpoints(directory / "checkpoints", self._loop)
             self._board = tff.program.TensorBoardReleaseManager(directory / "tensorboard")
 
     def latest(self, initial_state: Any) -> tuple[Any, int]:
-        """Returns the last checkpoint and its round, or the initial state and 0."""
+        """Returns the last sound checkpoint and its round, or the initial state and 0.
+
+        `metrics.csv` then has the rows of that checkpoint, whatever was done to it.
+        """
         if self._directory is None:
             return initial_state, 0
-        state, version = self._loop.run_until_complete(self._states.load_latest(initial_state))
-        if state is None:
+        expected = self._checkpoints.texts()  # before damaged ones are set aside
+        found = self._checkpoints.latest(initial_state)
+        file = self._directory / _ROWS
+        there = file.read_bytes().decode(errors="replace") if file.exists() else None
+        if found is None:
+            if there is not None:
+                _LOG.warning("%s has rows but there is no checkpoint: they are made anew.", file)
             return initial_state, 0
-        rows = pd.read_csv(self._directory / _ROWS, float_precision="round_trip")
-        self._rows = rows[rows["round"] <= version].to_dict("records")
-        return state, version
+        # A kill may come between a checkpoint and this file, whose first text it then never had.
+        if there not in expected and (there is not None or len(expected) > 1):
+            _LOG.warning(
+                "%s is not what the run wrote: its rows come from the checkpoint of round %d.",
+                file,
+                found.round_num,
+            )
+        if there != found.rows:
+            run_directory.write_text(file, found.rows)
+        rows = pd.read_csv(io.StringIO(found.rows), float_precision="round_trip")
+        self._rows = rows.to_dict("records")
+        return found.state, found.round_num
 
     def add_row(self, row: Mapping[str, Any], round_num: int) -> None:
         """Adds a round's row, which is in the file from the next checkpoint on."""
@@ -171,15 +190,16 @@ class _Records:
             self._loop.run_until_complete(self._board.release(row, round_num))
 
     def add_checkpoint(self, state: Any, round_num: int) -> None:
-        """Keeps a state, and before it the rows that led to it.
+        """Keeps a state with the rows that led to it, and writes the rows' file.
 
         The file is written whole, as TFF's manager of such files would do for every row: a kill
         amid an append would leave half a row.
         """
         if self._directory is not None:
             text = pd.DataFrame(self._rows).to_csv(index=False)
+            self._checkpoints.save(state, text, round_num)
             run_directory.write_text(self._directory / _ROWS, text)
-            self._loop.run_until_complete(self._states.save(state, round_num))
+            self._checkpoints.drop_old()
 
     def close(self) -> None:
         self._loop.run_until_complete(self._loop.shutdown_default_executor())

@@ -96,7 +96,9 @@ def run(
     run_directory.write_json(output_dir / "timings.json", timings)
     if drawn:
         report.write_example(task, client, drawn, output_dir)
-    return report.write_comparison(config, task, output_dir)
+    text = report.write_comparison(config, task, output_dir)
+    run_directory.finish(output_dir)
+    return text
 
 
 def _probe_inputs(spec: tf.TensorSpec) -> np.ndarray:

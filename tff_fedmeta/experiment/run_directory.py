@@ -3,7 +3,8 @@
     OUTPUT_DIR/
       config.json  versions.json  timings.json
       vocabulary.json or whatever else a task has to be used with
-      comparison.md  comparison.png                    written last: a run that has it is finished
+      comparison.md  comparison.png                    a run that has the table is finished
+      checksums.json                                   of the files of a finished run
       example_client.png                               where the task can draw a client
       ALGORITHM/metrics.csv  checkpoints/  tensorboard/  adaptation_test.json
       ALGORITHM/measures_test.json                     where the task has measures of its own
@@ -12,14 +13,16 @@
 Importing this needs no TensorFlow.
 """
 
+import contextlib
 import dataclasses
 import fcntl
+import hashlib
 import importlib.metadata
 import json
 import logging
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Optional
 
@@ -29,7 +32,24 @@ from tff_fedmeta.config import ExperimentConfig
 _LOG = logging.getLogger(__name__)
 
 COMPARISON = "comparison.md"
+CHECKSUMS = "checksums.json"
+# What stands where, as a file (True) or as a directory.
+_KINDS = {
+    **dict.fromkeys(("config.json", "versions.json", "timings.json", COMPARISON), True),
+    **dict.fromkeys(("comparison.png", "example_client.png", CHECKSUMS, ".lock"), True),
+}
+_KINDS_OF_ALGORITHM = {
+    **dict.fromkeys((".", "checkpoints", "tensorboard", "keras_model"), False),
+    **dict.fromkeys(("metrics.csv", "adaptation_test.json", "measures_test.json"), True),
+    **dict.fromkeys(("keras_model/model.keras", "keras_model/metadata.json"), True),
+}
+# What may change, or be removed to save space, without a result being another.
+_NOT_RESULTS = ("checkpoints", "tensorboard")
 _PACKAGES = ("tensorflow", "tensorflow-federated", "keras", "numpy", "jax", "jaxlib")
+
+
+class RunDirectoryError(ValueError):
+    """Files of a run that cannot be read or written, in one sentence."""
 
 
 def find_run(
@@ -54,6 +74,7 @@ def find_run(
     nearest = next(path for path in (output_dir, *output_dir.absolute().parents) if path.exists())
     if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
         raise ValueError(f"{output_dir} cannot be written: {nearest} does not allow it. {advice}")
+    _check_kinds(output_dir, config.algorithms)
     if not config_file.exists():
         ours = [COMPARISON, "comparison.png", "timings.json", *config.algorithms]
         clash = [name for name in ours if (output_dir / name).exists()]
@@ -65,7 +86,7 @@ def find_run(
         return None
     try:
         found = ExperimentConfig.from_json(config_file.read_text())
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise ValueError(f"{config_file} cannot be read. {error} {advice}") from error
     if config.data_source == "auto":
         config = dataclasses.replace(config, data_source=found.data_source)
@@ -79,9 +100,72 @@ def find_run(
     return found
 
 
+def _check_kinds(output_dir: Path, algorithms: Iterable[str]) -> None:
+    """Refuses a file that stands where a directory belongs, and the other way round."""
+    expected = dict(_KINDS)
+    for name in algorithms:
+        expected.update({f"{name}/{path}": kind for path, kind in _KINDS_OF_ALGORITHM.items()})
+    for name, is_file in expected.items():
+        path = output_dir / name
+        if path.exists() and path.is_file() != is_file:
+            kinds = ("a file", "a directory") if is_file else ("a directory", "a file")
+            raise RunDirectoryError(
+                f"{path} must be {kinds[0]}, but is {kinds[1]}. Move it away, or choose another "
+                "--output_dir."
+            )
+
+
 def is_finished(output_dir: Path) -> bool:
     """Returns whether the run in `output_dir` has written everything."""
     return (output_dir / COMPARISON).exists()
+
+
+def finish(output_dir: Path) -> None:
+    """Writes the checksums of a run's files, after the last of them."""
+    write_json(output_dir / CHECKSUMS, _results(output_dir))
+
+
+def damage(output_dir: Path) -> Optional[str]:
+    """Says which files of a finished run are not as it wrote them; None: all are."""
+    try:
+        expected = dict(json.loads((output_dir / CHECKSUMS).read_text()))
+        found = _results(output_dir)
+    except (OSError, ValueError, TypeError) as error:
+        return f"The files of {output_dir} cannot be checked: {error}."
+    wrong = [
+        f"{name} ({'changed' if name in found else 'missing'})"
+        for name in expected
+        if found.get(name) != expected[name]
+    ]
+    if not wrong:
+        return None
+    return (
+        f"Files of {output_dir} are not as the run wrote them: {', '.join(wrong)}. Remove "
+        f"{output_dir / COMPARISON}, and the same command writes them again."
+    )
+
+
+def _results(output_dir: Path) -> dict[str, str]:
+    return {
+        name: digest
+        for name, digest in checksums(output_dir, skip=_NOT_RESULTS).items()
+        if name != CHECKSUMS and not name.endswith((".lock", ".log"))
+    }
+
+
+def checksums(directory: Path, skip: Collection[str] = ()) -> dict[str, str]:
+    """Returns the SHA-256 of each file under a directory, by its path within.
+
+    Args:
+      directory: The directory.
+      skip: Names of directories that are left out, with all in them.
+    """
+    files = {path.relative_to(directory): path for path in sorted(directory.rglob("*"))}
+    return {
+        name.as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for name, path in files.items()
+        if path.is_file() and not set(name.parts[:-1]) & set(skip)
+    }
 
 
 def claim(
@@ -111,7 +195,7 @@ def claim(
         ) from error
     for name, content in (assets or {}).items():
         file = output_dir / name
-        if file.exists() and json.loads(file.read_text()) != json.loads(json.dumps(content)):
+        if _read_json(file) not in (None, json.loads(json.dumps(content))):
             raise ValueError(
                 f"{file} is not what the data give now, so this run cannot be continued: restore "
                 "the data it was begun with, or choose another --output_dir."
@@ -119,7 +203,7 @@ def claim(
         write_json(file, content)
     write_text(output_dir / "config.json", config.to_json())
     versions_file, now = output_dir / "versions.json", versions()
-    if versions_file.exists() and json.loads(versions_file.read_text()) != now:
+    if _read_json(versions_file) not in (None, now):
         _LOG.warning(
             "This run was begun with other versions or on another machine (%s had them): its "
             "weights may differ from those of an uninterrupted one.",
@@ -127,6 +211,17 @@ def claim(
         )
     write_json(versions_file, now)
     return lock
+
+
+def _read_json(file: Path) -> Any:
+    """Returns what a file that is written anew says; None: it is not there, or damaged."""
+    if not file.exists():
+        return None
+    try:
+        return json.loads(file.read_text())
+    except (ValueError, OSError) as error:
+        _LOG.warning("%s is damaged and is written anew: %s", file, error)
+        return None
 
 
 def versions() -> dict[str, str]:
@@ -152,5 +247,19 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file aside and renames it: a reader sees the old file or the new one, whole."""
     aside = path.with_name(path.name + ".partial")
-    aside.write_bytes(content)
-    os.replace(aside, path)
+    with writing(path):
+        aside.write_bytes(content)
+        os.replace(aside, path)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Makes one sentence of what the operating system has against a file.
+
+    Raises:
+      RunDirectoryError: If the disk is full, a directory stands in the file's place, and the like.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunDirectoryError(f"{path} cannot be written: {error.strerror or error}.") from error

@@ -19,7 +19,8 @@ from typing import IO, Any, Optional
 from absl import flags
 
 import datasets
-from tff_fedmeta import runtime
+from datasets.tables import models
+from tff_fedmeta import keras_files, runtime
 from tff_fedmeta.checks import check_choice
 from tff_fedmeta.config import AGGREGATORS, RUNTIMES, ExperimentConfig, aggregator_options, failures
 from tff_fedmeta.config.hyperparameters import HYPERPARAMETERS
@@ -360,12 +361,19 @@ def _number(what: str, text: str) -> float:
 
 
 def _load(config: ExperimentConfig, cache_dir: Optional[str]) -> datasets.Task:
+    options = {**config.task_options}
+    if options.get("model") not in (None, *models.BUILT_IN):  # what does not open is said first
+        try:
+            options["model"] = keras_files.open_model(options["model"])
+        except keras_files.KerasFileError as error:
+            built_in = ", ".join(models.BUILT_IN)
+            raise ValueError(f"--model must be {built_in} or a .keras file. {error}") from error
     task = datasets.TASKS[config.dataset](
         data_source=config.data_source,
         cache_dir=cache_dir,
         seed=config.seed,
         num_test_clients=config.num_test_clients,
-        **config.task_options,
+        **options,
     )
     if config.clients_per_round > len(task.train_clients):
         raise ValueError(

@@ -158,7 +158,7 @@ def load(
     series_column: str | None = None,
     split_column: str | None = None,
     label_kind: str | None = None,
-    model: str | None = None,
+    model: str | tf.keras.Model | None = None,
     normalize: bool = True,
     csv_sha256: str | None = None,
 ) -> Task:
@@ -182,7 +182,8 @@ def load(
       split_column: The same, and clients that share a value are in the same one of training,
         validation and test; `num_test_clients` then counts such groups.
       label_kind: "classification" or "regression"; None: as `table.fit_label` decides.
-      model: "mlp", "conv1d" or the path of a `.keras` file; None: "conv1d" for windows, else "mlp".
+      model: "mlp", "conv1d" or a Keras model; None: "conv1d" for windows, else "mlp". Models from
+        elsewhere are opened with `tff_fedmeta.open_model`.
       normalize: Whether the model begins with a layer that standardises the features.
       csv_sha256: What the file's SHA-256 must be; None: it does not matter.
 
@@ -254,7 +255,7 @@ def _build_task(
     seed: int,
     num_test_clients: int | None,
     label_kind: str | None,
-    model: str | None,
+    model: str | tf.keras.Model | None,
     normalize: bool,
 ) -> Task:
     """Puts clients, model, loss and metrics together."""
@@ -287,8 +288,10 @@ def _build_task(
     is_classes = "classes" in label
     shape = values[rows_of[train[0]][:1]].shape[1:]
     mean, scale = columns.normalisation(fitted)
+    if model is None:
+        model = models.CONV1D if len(shape) == 2 else models.MLP
     build = models.builder(
-        model or (models.CONV1D if len(shape) == 2 else models.MLP),
+        model,
         seed,
         shape,
         len(label["classes"]) if is_classes else 1,

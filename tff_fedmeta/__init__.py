@@ -28,6 +28,7 @@ _PUBLIC = {
     "build_reptile": "algorithms.builders",
     "client_dataset": "client.data",
     "local_runtime": "runtime.local",
+    "open_model": "keras_files",
     "to_keras": "export",
     "worker_runtime": "runtime.worker",
 }

@@ -432,6 +432,7 @@ def _run(config: ExperimentConfig, task: datasets.Task, output_dir: Path, second
         adaptation.NothingToMeasureError,
         model_checks.ModelError,
         run_directory.RunDirectoryError,
+        datasets.DataError,  # a client of a file that cannot be read
     ) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2

@@ -14,11 +14,13 @@ from __future__ import annotations
 import functools
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
 
 from datasets.sources import choice, tff_files
+from datasets.sources.contents import Contents, check_range
 from datasets.stand_ins import handwriting
 from datasets.task import Task, initializer_seeds, split_clients
 
@@ -148,13 +150,29 @@ def _load_real(directory: pathlib.Path, only_digits: bool) -> Clients:
     clients, _ = tff.simulation.datasets.emnist.load_data(
         only_digits=only_digits, cache_dir=str(directory)
     )
-    read = tff_files.build_reader(clients, ("pixels", "label"))
+    part = "digits_only" if only_digits else "all"
+    contents = Contents(
+        directory / FILE_NAME,
+        f"{part}_train",
+        {"pixels": ("float", 28 * 28), "label": ("int64", 1)},
+        functools.partial(_check_examples, 10 if only_digits else 62),
+    )
+    read = tff_files.build_reader(clients, ("pixels", "label"), contents)
+    read(clients.client_ids[0])  # what is wrong with all clients is said before any training
 
     def read_client(client_id: str) -> tuple[np.ndarray, np.ndarray]:
         examples = read(client_id)
         return examples["pixels"], examples["label"]
 
     return tuple(clients.client_ids), read_client
+
+
+def _check_examples(num_classes: int, examples: Mapping[str, np.ndarray]) -> str | None:
+    """Returns what is wrong with pixels or labels of a client."""
+    pixels = check_range("pixels", examples["pixels"], 0, 1)
+    if pixels is not None and examples["pixels"].max() > 1:
+        pixels += " (values up to 255 are to be divided by 255; 1 is paper, 0 is ink)"
+    return pixels or check_range("label", examples["label"], 0, num_classes - 1)
 
 
 def _build_task(

@@ -43,6 +43,7 @@ MOVIES_FILE = "movies.json"
 # of them, and an id that is never trained would predict noise for movies that are new.
 MIN_RATINGS = 3
 _UNKNOWN = 0
+_MOST_STARS = 5
 _BATCH = 10_000  # ratings read at once
 
 # Few clients of a round know a movie, and their mean hardly moves it: Adam gives every movie steps
@@ -206,6 +207,12 @@ def read_ratings(files: tfds_files.Files) -> tuple[dict[str, Ratings], dict[str,
         stars = np.array([np.nan])
     if not np.isfinite(stars).all():
         raise DataError(f"Every user_rating of {files.name} must be a finite number: not all are.")
+    if (stars < 0).any() or (stars > _MOST_STARS).any():
+        worst = int(np.argmax(np.abs(stars - _MOST_STARS / 2)))
+        raise DataError(
+            f"Every user_rating of {files.name} must lie between 0 and {_MOST_STARS}, but user "
+            f"{users[worst]!r} has one of {stars[worst]:g}."
+        )
     # Ratings of the same second have no order of their own; any will do, if it is always the same.
     order = np.lexsort((movies, columns["timestamp"], users))
     table = Ratings(movies[order], stars[order], columns["timestamp"][order])

@@ -23,6 +23,7 @@ import numpy as np
 
 from datasets.problems import next_token
 from datasets.sources import choice, tff_files
+from datasets.sources.contents import Contents
 from datasets.stand_ins import text as embedded_text
 from datasets.task import Task, initializer_seeds, split_clients, splitting
 
@@ -167,7 +168,9 @@ def _open(directory: pathlib.Path) -> tuple[tuple[str, ...], Callable[[str], np.
     import tensorflow_federated as tff
 
     clients, _ = tff.simulation.datasets.shakespeare.load_data(cache_dir=str(directory))
-    read = tff_files.build_reader(clients, ("snippets",))
+    contents = Contents(directory / FILE_NAME, "train", {"snippets": ("bytes", 1)})
+    read = tff_files.build_reader(clients, ("snippets",), contents)
+    read(clients.client_ids[0])  # what is wrong with all clients is said before any training
     return tuple(clients.client_ids), lambda client_id: read(client_id)["snippets"]
 
 

@@ -29,6 +29,7 @@ import numpy as np
 
 from datasets.problems import next_token
 from datasets.sources import choice, tff_files
+from datasets.sources.contents import Contents
 from datasets.stand_ins import text as embedded_text
 from datasets.task import DataError, Task, initializer_seeds, split_clients, splitting
 
@@ -216,7 +217,15 @@ def _open(
     parts = tff.simulation.datasets.stackoverflow.load_data(cache_dir=str(directory))
     train, heldout, test = (part.client_ids for part in parts)
     groups = choose_clients(train, heldout, test, num_test_clients)
-    readers = [tff_files.build_reader(part, ("creation_date", "tokens")) for part in parts]
+    kinds = {name: ("bytes", 1) for name in ("creation_date", "tags", "title", "tokens", "type")}
+    kinds["score"] = ("int64", 1)
+    readers = [
+        tff_files.build_reader(
+            part, ("creation_date", "tokens"), Contents(directory / FILE_NAME, split, kinds)
+        )
+        for part, split in zip(parts, SPLITS)
+    ]
+    readers[0](groups[0][0])  # what is wrong with all clients is said before any training
 
     def read_sentences(client_id: str) -> np.ndarray:
         for read in readers:  # those who train come first, and nobody else is in `train`

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import pathlib
 import re
+import stat
 import sys
 import urllib.error
 from collections.abc import Iterator
@@ -51,6 +53,7 @@ class Files:
         """
         import tensorflow_datasets as tfds
 
+        self._check_files(self._directory())
         try:
             builder = tfds.builder(self.name, data_dir=self.cache_dir)
             if builder.data_path.exists():
@@ -98,12 +101,34 @@ class Files:
         """Says what makes the data set available, as a clause."""
         import tensorflow_datasets as tfds
 
-        root = pathlib.Path(self.cache_dir or tfds.core.constants.DATA_DIR).expanduser()
-        directory = root / self.name
+        directory = self._directory()
         wanted = directory / str(tfds.builder_cls(self.name.split("/")[0]).VERSION)
         if wanted.exists():
             return f"delete {wanted} so that TensorFlow Datasets prepares it again"
         return f"copy {directory} from a machine where TensorFlow Datasets could prepare it"
+
+    def _directory(self) -> pathlib.Path:
+        import tensorflow_datasets as tfds
+
+        return pathlib.Path(self.cache_dir or tfds.core.constants.DATA_DIR).expanduser() / self.name
+
+    def _check_files(self, directory: pathlib.Path) -> None:
+        """Raises DataError at what TFDS would wait for, or would import because a file names it."""
+        for path in sorted(directory.rglob("*")) if directory.is_dir() else []:
+            mode = path.stat().st_mode if path.exists() else 0
+            if mode and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise DataError(f"{path} is not an ordinary file: {self.advice()}.")
+            if path.name == "features.json" and mode:
+                try:
+                    names = list(_classes(json.loads(path.read_bytes())))
+                except (OSError, ValueError, RecursionError):
+                    continue  # TFDS says what is wrong with it
+                for name in names:
+                    if not name.startswith("tensorflow_datasets.core.features."):
+                        raise DataError(
+                            f"{path} wants {name!r} imported, but only features of TensorFlow "
+                            "Datasets itself are read."
+                        )
 
     def examples(self, split: str) -> tf.data.Dataset:
         """Returns a split's examples with `features` alone, in the same order at every call.
@@ -132,6 +157,18 @@ class Files:
                 f"The files of {self.name} are damaged or incomplete, {self.advice()} "
                 f"({_first_line(error)})."
             ) from error
+
+
+def _classes(features: Any) -> Iterator[str]:
+    """Yields the Python classes that a `features.json` names."""
+    if isinstance(features, dict):
+        for key in ("pythonClassName", "python_class_name", "type"):
+            if isinstance(features.get(key), str):
+                yield features[key]
+        features = list(features.values())
+    if isinstance(features, list):
+        for value in features:
+            yield from _classes(value)
 
 
 def _prepare(builder: Any, url: str | None) -> None:

@@ -15,6 +15,7 @@ import pathlib
 import shutil
 import socket
 import sqlite3
+import stat
 import struct
 import tempfile
 import threading
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
 
+from datasets.sources.contents import Contents
 from datasets.task import DataError
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ _COLUMNS = {
 # gigabytes from a slow disk. Larger files are only counted, for as long as that takes little.
 _FULL_CHECK_BYTES = 2**30
 _COUNT_SECONDS = 3.0
+_METADATA_SECONDS = 60.0
 
 PROBE_SECONDS = 8.0  # to decide whether a host answers
 STALL_SECONDS = 30.0  # without a byte before a download counts as broken
@@ -87,16 +90,20 @@ class File:
         return f"unpack {self.url} to {self.path}"
 
 
-def build_reader(clients: Any, features: tuple[str, ...]) -> Callable[[str], dict[str, np.ndarray]]:
+def build_reader(
+    clients: Any, features: tuple[str, ...], contents: Contents
+) -> Callable[[str], dict[str, np.ndarray]]:
     """Returns what reads one client of a `tff.simulation.datasets.ClientData` afresh.
 
     Args:
       clients: The clients.
       features: Names of the features that are wanted.
+      contents: What they must be.
 
     Returns:
       A function from an id to each feature of all of that client's examples, [n, ...], in the order
-      of the file. It raises KeyError for ids of no client.
+      of the file. It raises KeyError for ids of no client, and DataError for examples that are not
+      what they must be.
     """
     import tensorflow as tf
 
@@ -113,7 +120,15 @@ def build_reader(clients: Any, features: tuple[str, ...]) -> Callable[[str], dic
     def read_client(client_id: str) -> dict[str, np.ndarray]:
         if client_id not in known:
             raise KeyError(client_id)
-        return {name: value.numpy() for name, value in read(tf.constant(client_id)).items()}
+        try:
+            found = {name: value.numpy() for name, value in read(tf.constant(client_id)).items()}
+        # TensorFlow's message holds the bytes that it could not parse, which need not be text.
+        except (tf.errors.OpError, UnicodeDecodeError) as error:
+            raise contents.unreadable(client_id, error) from error
+        what = contents.check(found)
+        if what is not None:
+            raise contents.fault(client_id, what)
+        return found
 
     return read_client
 
@@ -134,6 +149,7 @@ def check_database(path: str | os.PathLike[str], splits: Iterable[str]) -> None:
         # "immutable" keeps SQLite from leaving or replaying files beside this one.
         uri = f"{path.absolute().as_uri()}?immutable=1"
         with contextlib.closing(sqlite3.connect(uri, uri=True)) as database:
+            database.execute("PRAGMA trusted_schema = OFF")
             _check_tables(database)
             if path.stat().st_size <= _FULL_CHECK_BYTES:
                 _check_pages(database)
@@ -154,7 +170,11 @@ def _check_file(path: pathlib.Path) -> None:
     for suffix in ("-journal", "-wal"):
         if path.with_name(path.name + suffix).exists():
             raise _Damage(f"a {path.name + suffix} beside it says that writing never finished")
-    size = path.stat().st_size
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+        kind = "a directory" if stat.S_ISDIR(status.st_mode) else "a pipe or device"
+        raise _Damage(f"it is {kind}, not an ordinary file")
+    size = status.st_size
     with path.open("rb") as file:
         header = file.read(100)
     if not header:
@@ -173,6 +193,10 @@ def _check_file(path: pathlib.Path) -> None:
 def _check_tables(database: sqlite3.Connection) -> None:
     """Looks for the tables and columns that TFF reads."""
     for table, columns in _COLUMNS.items():
+        made = database.execute("SELECT type, sql FROM sqlite_master WHERE name = ?", (table,))
+        for kind, how in made.fetchall():
+            if kind not in ("table", "view") or "VIRTUAL" in str(how).upper().split("(")[0]:
+                raise _Damage(f"its {table!r} is not an ordinary table")
         present = {row[1] for row in database.execute(f"PRAGMA table_info({table})")}
         if not present:
             raise _Damage(f"it has no table {table!r}")
@@ -189,25 +213,50 @@ def _check_pages(database: sqlite3.Connection) -> None:
 
 def _check_split(database: sqlite3.Connection, split: str) -> None:
     """Looks for clients in a split and, if that is quick, for all of their examples."""
-    clients, promised = database.execute(
-        "SELECT count(*), sum(num_examples) FROM client_metadata WHERE split_name = ?", (split,)
-    ).fetchone()
+    with _limited(database, _METADATA_SECONDS):  # a view computes for as long as it likes
+        clients, promised = database.execute(
+            "SELECT count(*), sum(num_examples) FROM client_metadata WHERE split_name = ?", (split,)
+        ).fetchone()
+        _check_ids(database, split)
     if not clients or not promised:
         raise _Damage(f"its split {split!r} is missing or empty")
-    deadline = time.monotonic() + _COUNT_SECONDS
-    database.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
     try:
-        (found,) = database.execute(
-            "SELECT count(*) FROM examples WHERE split_name = ?", (split,)
-        ).fetchone()
-    except sqlite3.OperationalError:
-        if time.monotonic() > deadline:
+        with _limited(database, _COUNT_SECONDS):
+            (found,) = database.execute(
+                "SELECT count(*) FROM examples WHERE split_name = ?", (split,)
+            ).fetchone()
+    except sqlite3.OperationalError as error:
+        if "interrupt" in str(error):
             return  # out of time, not out of order
         raise
-    finally:
-        database.set_progress_handler(None, 0)
     if found != promised:
         raise _Damage(f"its split {split!r} has {found:,} examples instead of {promised:,}")
+
+
+@contextlib.contextmanager
+def _limited(database: sqlite3.Connection, seconds: float) -> Iterator[None]:
+    """Makes queries raise `sqlite3.OperationalError`, "interrupted", after so long."""
+    deadline = time.monotonic() + seconds
+    database.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
+    try:
+        yield
+    finally:
+        database.set_progress_handler(None, 0)
+
+
+def _check_ids(database: sqlite3.Connection, split: str) -> None:
+    """Looks for ids and counts that TFF cannot sort or would put into its own query unquoted."""
+    odd = database.execute(
+        "SELECT typeof(client_id), client_id FROM client_metadata WHERE split_name = ? AND "
+        "(typeof(client_id) != 'text' OR instr(client_id, char(39)) OR instr(client_id, char(0)) "
+        "OR client_id = '') LIMIT 1",
+        (split,),
+    ).fetchone()
+    if odd is not None:
+        raise _Damage(
+            f"its split {split!r} has the client id {odd[1]!r} ({odd[0]}), but ids must be text "
+            "without apostrophes"
+        )
 
 
 def check_reachable(url: str, seconds: float = PROBE_SECONDS) -> None:

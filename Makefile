@@ -7,12 +7,14 @@ OUTPUT = runs/quickstart
 ARGS =
 # The only tool that resolves with overrides; needed by `make lock` alone.
 UV = uv==0.13.9
+# Needed by `make audit` alone.
+AUDIT = pip-audit==2.10.1
 
 # The lock that $(VENV) holds. Copied there last, so that an interrupted install does not count.
 INSTALLED = $(VENV)/requirements.txt
 PY = $(VENV)/bin/python
 
-.PHONY: help run test lint format lock
+.PHONY: help run test lint format lock audit
 .DELETE_ON_ERROR:
 
 help: ## list the commands
@@ -43,6 +45,16 @@ lock: ## regenerate requirements.txt from requirements.in [ARGS=--upgrade]
 	"$$tools/bin/uv" pip compile --quiet --universal --python-version 3.9 --generate-hashes \
 	    --override requirements-overrides.txt --custom-compile-command 'make lock' \
 	    --output-file requirements.txt $(ARGS) requirements.in
+
+# Asks OSV's database (api.osv.dev) of each locked version; resolves and installs nothing.
+audit: ## known vulnerabilities of the locked versions [ARGS for pip-audit]
+	@$(FIND_PYTHON); tools=$$(mktemp -d); trap 'rm -rf "$$tools"' EXIT; \
+	"$$python" -m venv "$$tools" && "$$tools/bin/python" -m pip install --quiet $(AUDIT) && \
+	"$$tools/bin/pip-audit" --requirement requirements.txt --require-hashes --disable-pip \
+	    --vulnerability-service osv --progress-spinner off $(ARGS) 2>"$$tools/said"; \
+	status=$$?; if grep -q Traceback "$$tools/said"; then \
+	    echo "pip-audit got no answer: $$(tail -n 1 "$$tools/said" | cut -c 1-160)" >&2; \
+	else cat "$$tools/said" >&2; fi; exit $$status
 
 # --no-deps because pip's own resolver refuses TFF's pins; the lock is complete without it.
 # A few packages come as source. They are built with the lock's setuptools, not the newest: old pips

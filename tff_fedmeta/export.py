@@ -105,7 +105,7 @@ _RELOAD = """
 import sys
 import numpy as np
 import tensorflow as tf
-x = np.load(sys.argv[1])
+x = np.load(sys.argv[1], allow_pickle=False)
 models = [tf.keras.models.load_model(path) for path in sys.argv[3:]]
 np.savez(sys.argv[2], *[model.predict(x, verbose=0) for model in models])
 """
@@ -135,7 +135,7 @@ def verify(expected: Mapping[Path, np.ndarray], x: np.ndarray) -> None:
         )
         if reload.returncode:
             raise RuntimeError(f"An exported model does not open: {reload.stderr[-2000:]}")
-        with np.load(outputs) as there:
+        with np.load(outputs, allow_pickle=False) as there:
             for path, here, name in zip(paths, expected.values(), there.files):
                 if not np.allclose(here, there[name], rtol=1e-4, atol=1e-5, equal_nan=True):
                     raise RuntimeError(f"{path} predicts something else in a fresh process.")

@@ -28,6 +28,7 @@ from typing import IO, Any, Optional
 
 from tff_fedmeta import runtime
 from tff_fedmeta.config import ExperimentConfig
+from tff_fedmeta.experiment import ownership
 
 _LOG = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ def find_run(
         return None
     try:
         found = ExperimentConfig.from_json(config_file.read_text())
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise ValueError(f"{config_file} cannot be read. {error} {advice}") from error
     if config.data_source == "auto":
         config = dataclasses.replace(config, data_source=found.data_source)
@@ -130,7 +131,7 @@ def damage(output_dir: Path) -> Optional[str]:
     try:
         expected = dict(json.loads((output_dir / CHECKSUMS).read_text()))
         found = _results(output_dir)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         return f"The files of {output_dir} cannot be checked: {error}."
     wrong = [
         f"{name} ({'changed' if name in found else 'missing'})"
@@ -185,7 +186,13 @@ def claim(
       ValueError: If another process is at work there, or a run was begun there with other assets.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
-    lock = (output_dir / ".lock").open("w")
+    foreign = ownership.foreign_owner(output_dir)
+    if foreign is not None:
+        _LOG.warning("%s", foreign)
+    # A link in a directory from elsewhere must not make this write where it points.
+    with writing(output_dir / ".lock"):
+        flags = os.O_WRONLY | os.O_CREAT
+        lock = os.fdopen(_without_links(str(output_dir / ".lock"), flags), "w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -219,7 +226,7 @@ def _read_json(file: Path) -> Any:
         return None
     try:
         return json.loads(file.read_text())
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         _LOG.warning("%s is damaged and is written anew: %s", file, error)
         return None
 
@@ -248,8 +255,13 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file aside and renames it: a reader sees the old file or the new one, whole."""
     aside = path.with_name(path.name + ".partial")
     with writing(path):
-        aside.write_bytes(content)
+        with open(aside, "wb", opener=_without_links) as file:
+            file.write(content)
         os.replace(aside, path)
+
+
+def _without_links(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 @contextlib.contextmanager

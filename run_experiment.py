@@ -21,9 +21,16 @@ from absl import flags
 import datasets
 from datasets.tables import models
 from tff_fedmeta import keras_files, runtime
+from tff_fedmeta.algorithms import registry
 from tff_fedmeta.checks import check_choice
-from tff_fedmeta.config import AGGREGATORS, RUNTIMES, ExperimentConfig, aggregator_options, failures
-from tff_fedmeta.config.hyperparameters import HYPERPARAMETERS
+from tff_fedmeta.config import (
+    AGGREGATORS,
+    RUNTIMES,
+    ExperimentConfig,
+    aggregator_options,
+    failures,
+    schema,
+)
 from tff_fedmeta.experiment import run_directory
 from tff_fedmeta.runtime import worker, worker_process
 
@@ -53,7 +60,7 @@ _FLAGS: dict[str, list[tuple[Any, str, Any, str]]] = {
         (flags.DEFINE_integer, "num_test_clients", None, "Clients held out for the test, >= 1."),
     ],
     "Training": [
-        (flags.DEFINE_list, "algorithms", None, f"Of: {', '.join(HYPERPARAMETERS)}."),
+        (flags.DEFINE_list, "algorithms", None, f"Of: {', '.join(registry.REGISTRY)}."),
         (flags.DEFINE_integer, "rounds", None, "Rounds, >= 1."),
         (flags.DEFINE_integer, "clients_per_round", None, "Clients in a round, >= 1."),
         (flags.DEFINE_integer, "batch_size", None, "Examples in a local step, >= 1."),
@@ -181,7 +188,7 @@ for _name in AGGREGATORS:
         _AGGREGATOR_OPTIONS.setdefault(_option, []).append(_name)
 _FLAGS["Options of aggregators"] = [
     (
-        _DEFINE[aggregator_options.option_kind(field)],
+        _DEFINE[schema.kind_of(field)],
         name,
         None,
         f"{', '.join(takers)}: {field.metadata['help']}"
@@ -321,13 +328,15 @@ def _configuration(values: dict[str, Any]) -> ExperimentConfig:
         )
     algorithms = said["algorithms"] or defaults["algorithms"]
     for algorithm in algorithms:
-        check_choice("algorithm", algorithm, HYPERPARAMETERS)
+        check_choice("algorithm", algorithm, registry.REGISTRY)
     hparams: dict[str, dict[str, Any]] = {}
     for name in ("inner_learning_rate", "server_learning_rate"):
         if values[name] is None:
             continue
         takers = [
-            algorithm for algorithm in algorithms if hasattr(HYPERPARAMETERS[algorithm], name)
+            algorithm
+            for algorithm in algorithms
+            if hasattr(registry.REGISTRY[algorithm].hyperparameters, name)
         ]
         if not takers:
             raise ValueError(f"None of the algorithms has an --{name}: {', '.join(algorithms)}.")
@@ -339,7 +348,9 @@ def _configuration(values: dict[str, Any]) -> ExperimentConfig:
         if not (equals and dot):
             raise ValueError(f"--hparam is written ALGORITHM.NAME=VALUE, but got {text!r}.")
         hparams.setdefault(algorithm, {})[name] = value
-    return ExperimentConfig.from_defaults(dataset, defaults, said, hparams)
+    return ExperimentConfig.from_defaults(
+        dataset, defaults, said, hparams, registry.hyperparameter_kinds()
+    )
 
 
 def _task_options(dataset: str, values: dict[str, Any]) -> dict[str, Any]:
@@ -413,9 +424,8 @@ def _say_finished(output_dir: Path) -> None:
 
 
 def _run(config: ExperimentConfig, task: datasets.Task, output_dir: Path, seconds: float) -> int:
-    from tff_fedmeta.algorithms import adaptation
     from tff_fedmeta.client import model_checks
-    from tff_fedmeta.experiment import report, run
+    from tff_fedmeta.experiment import report, run, summary
 
     print(f"Configuration: {config.to_json()}")
     print(
@@ -429,7 +439,7 @@ def _run(config: ExperimentConfig, task: datasets.Task, output_dir: Path, second
             clock = getattr(context, "client_clock", None)
             table = run.run(config, task, output_dir, seconds, clock)
     except (
-        adaptation.NothingToMeasureError,
+        summary.NothingToMeasureError,
         model_checks.ModelError,
         run_directory.RunDirectoryError,
         datasets.DataError,  # a client of a file that cannot be read
@@ -466,7 +476,7 @@ def _help() -> str:
     lines.append(
         "Hyperparameters of each algorithm, for --hparam, where the data set has no other:"
     )
-    for algorithm, kind in HYPERPARAMETERS.items():
+    for algorithm, kind in registry.hyperparameter_kinds().items():
         values = ", ".join(f"{k}={json.dumps(v)}" for k, v in dataclasses.asdict(kind()).items())
         lines.append(textwrap.fill(f"  {algorithm}: {values}", 92, subsequent_indent=" " * 6))
     lines.append("")

@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 
 import datasets
-from tff_fedmeta.algorithms import adaptation, builders
+from tff_fedmeta.algorithms import registry
 from tff_fedmeta.client import data as client_data
 from tff_fedmeta.config import ExperimentConfig
-from tff_fedmeta.experiment import evaluation, train
+from tff_fedmeta.experiment import evaluation, summary, train
 
 
 def run(
@@ -49,16 +49,21 @@ def run(
         {**datasets.DEFAULTS[task.name], "hyperparameters": {}},
         {**values, "algorithms": (algorithm,)},
         {algorithm: hparams},
+        registry.hyperparameter_kinds(),
     )
-    evaluators = evaluation.build_evaluators(config, task, algorithm in builders.LEARN_RATES)
+    protocol = config.protocol(task.split)
+    scope = evaluation.scope_of(config, algorithm)
+    evaluators = evaluation.build_evaluators(protocol, task.model_fn, scope)
     weights = train.train_algorithm(config, task, algorithm, read, evaluators)
-    curves = evaluation.validation_curves(config, task, weights, read, evaluators)
-    rate, steps = adaptation.choose_adaptation(curves, task.metric)
-    summary = adaptation.summarize(adaptation.measurable(curves[rate]), task.metric, steps)
+    curves = evaluation.validation_curves(
+        protocol, evaluators, weights, task.validation_clients, read
+    )
+    rate, steps = summary.choose_adaptation(curves, task.metric)
+    found = summary.summarize(summary.measurable(curves[rate]), task.metric, steps)
     row = {
         **key,
-        "accuracy_before": round(summary["before"]["mean"], 4),
-        "accuracy_after": round(summary["after"]["mean"], 4),
+        "accuracy_before": round(found["before"]["mean"], 4),
+        "accuracy_after": round(found["after"]["mean"], 4),
         "adaptation_learning_rate": rate,
         "adaptation_steps": steps,
         "minutes": round((time.monotonic() - start) / 60, 1),

@@ -6,8 +6,8 @@ import tensorflow_federated as tff
 from conftest import as_model_fn, initial_weights, make_client, make_keras_model, model_fn
 
 import tff_fedmeta as fm
-from tff_fedmeta.algorithms import adaptation
 from tff_fedmeta.client import minibatches, support_query
+from tff_fedmeta.experiment import summary
 
 METRICS = ("loss", "accuracy")
 KWARGS = dict(inner_learning_rate=0.1, batch_size=4, inner_steps=3, support_fraction=0.6)
@@ -127,7 +127,7 @@ class TestAdaptationEval:
         assert [result["num_support"] for result in results] == [0, 0, 3]
         assert [result["num_query"] for result in results] == [0, 0, 2]
         assert np.isfinite([result[metric] for result in results for metric in METRICS]).all()
-        assert adaptation.measurable(results) == results[2:]
+        assert summary.measurable(results) == results[2:]
 
     @pytest.mark.parametrize("value", [np.nan, np.inf])
     @pytest.mark.parametrize("split", ["random", "same"])
@@ -137,7 +137,7 @@ class TestAdaptationEval:
         broken, whole = evaluate([fm.client_dataset(x, y), client(8)], split=split)
         assert broken["num_support"] == broken["num_query"] == 0
         assert np.isfinite([broken[metric] for metric in METRICS]).all()
-        assert adaptation.measurable([broken, whole]) == [whole]
+        assert summary.measurable([broken, whole]) == [whole]
 
     def test_learned_rates_are_one_for_every_weight(self):
         computation = build(learned_rates=True, **ORDERED)
@@ -218,36 +218,36 @@ def clients_of(*curves, metric="accuracy"):
 )
 def test_adaptation_is_chosen_by_the_mean_of_a_metric(curves, chosen):
     curves = {rate: clients_of(*clients) for rate, clients in curves.items()}
-    assert adaptation.choose_adaptation(curves, "accuracy") == chosen
+    assert summary.choose_adaptation(curves, "accuracy") == chosen
     negated = {
         rate: clients_of(*(-np.array(c["accuracy"]) for c in clients), metric="loss")
         for rate, clients in curves.items()
     }
-    assert adaptation.choose_adaptation(negated, "loss", higher_is_better=False) == chosen
+    assert summary.choose_adaptation(negated, "loss", higher_is_better=False) == chosen
 
 
 def test_clients_without_a_query_have_no_say_in_the_choice():
     curves = {0.1: [*clients_of((0.1, 0.2)), {"accuracy": [9.0, 0.0], "num_query": 0}]}
-    assert adaptation.choose_adaptation(curves, "accuracy") == (0.1, 1)
+    assert summary.choose_adaptation(curves, "accuracy") == (0.1, 1)
 
 
 def test_nothing_can_be_chosen_without_a_query_or_a_finite_value():
     with pytest.raises(ValueError, match="None of the 1 clients has the two examples"):
-        adaptation.choose_adaptation({0.1: [{"accuracy": [0.0], "num_query": 0}]}, "accuracy")
+        summary.choose_adaptation({0.1: [{"accuracy": [0.0], "num_query": 0}]}, "accuracy")
     with pytest.raises(ValueError, match="No setting gave a finite accuracy"):
-        adaptation.choose_adaptation({0.1: clients_of((np.nan, np.nan))}, "accuracy")
+        summary.choose_adaptation({0.1: clients_of((np.nan, np.nan))}, "accuracy")
 
 
 @pytest.mark.parametrize("higher_is_better, share_hurt", [(True, 0.25), (False, 0.5)])
 def test_a_summary_counts_every_client_once(higher_is_better, share_hurt):
     results = clients_of((0.2, 9.0, 0.6), (0.4, 9.0, 0.4), (0.6, 9.0, 0.1), (0.8, 9.0, 0.9))
-    summary = adaptation.summarize(results, "accuracy", 2, higher_is_better)
-    assert summary["share_hurt"] == share_hurt  # one falls, one stays, two rise
+    found = summary.summarize(results, "accuracy", 2, higher_is_better)
+    assert found["share_hurt"] == share_hurt  # one falls, one stays, two rise
     # Deviations from the mean are +-0.1 and +-0.3; percentile q lies at place 0.03 * q of 0 to 3.
-    assert summary["before"] == pytest.approx(
+    assert found["before"] == pytest.approx(
         {"mean": 0.5, "std": 0.05**0.5, "p10": 0.26, "p50": 0.5, "p90": 0.74}
     )
     # 0.1, 0.4, 0.6, 0.9; deviations +-0.4 and +-0.1.
-    assert summary["after"] == pytest.approx(
+    assert found["after"] == pytest.approx(
         {"mean": 0.5, "std": 0.085**0.5, "p10": 0.19, "p50": 0.5, "p90": 0.81}
     )

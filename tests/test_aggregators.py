@@ -18,14 +18,14 @@ from conftest import (
 
 import tff_fedmeta as fm
 from tff_fedmeta.aggregation import aggregators, secure_sums
-from tff_fedmeta.algorithms import baselines
+from tff_fedmeta.algorithms.registry import REGISTRY
 from tff_fedmeta.config import aggregator_options
 from tff_fedmeta.config import experiment as config
 from tff_fedmeta.runtime import bytes_sent
 
 pytestmark = pytest.mark.usefixtures("tff_runtime")
 
-BUILDERS = {**fm.ALGORITHMS, **baselines.BASELINES}
+BUILDERS = {name: row.build for name, row in REGISTRY.items()}
 LOCAL = dict(inner_learning_rate=0.1, inner_steps=2, batch_size=4)
 VALUE_TYPE = tff.types.to_type([(np.float32, [3, 2]), (np.float32, [4])])
 # "dp" makes a step of noise of nobody and never repeats: it has tests of its own.

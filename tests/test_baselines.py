@@ -9,6 +9,7 @@ from conftest import assert_close, initial_weights, make_client, model_fn
 
 import tff_fedmeta as fm
 from tff_fedmeta.algorithms import baselines
+from tff_fedmeta.algorithms.registry import REGISTRY
 
 pytestmark = pytest.mark.usefixtures("tff_runtime")
 
@@ -16,6 +17,8 @@ SIZES = (5, 14, 9)
 EPOCHS, STEPS = dict(inner_epochs=2), dict(inner_steps=5)
 UNIFORM = dict(client_weighting=tff.learning.ClientWeighting.UNIFORM)
 
+
+BASELINES = {name: row.build for name, row in REGISTRY.items() if not row.meta_learning}
 
 # name -> the arguments that a builder needs
 ARGUMENTS = {
@@ -177,9 +180,9 @@ def test_fedsgd_steps_along_the_gradient_on_all_examples(batch_size, server_opti
     assert losses[0] > losses[1] > losses[2]
 
 
-@pytest.mark.parametrize("name", baselines.BASELINES)
+@pytest.mark.parametrize("name", BASELINES)
 def test_an_empty_client_is_nothing_to_a_baseline(name):
-    process = baselines.BASELINES[name](model_fn, **ARGUMENTS[name])
+    process = BASELINES[name](model_fn, **ARGUMENTS[name])
     weights, metrics = train(process, clients_of_round)
     empty = fm.client_dataset(*make_client(0))
     with_empty, metrics_with = train(process, lambda number: [empty, *clients_of_round(number)])
@@ -189,9 +192,9 @@ def test_an_empty_client_is_nothing_to_a_baseline(name):
     assert_close(alone, initial_weights(), 0)
 
 
-@pytest.mark.parametrize("name", baselines.BASELINES)
+@pytest.mark.parametrize("name", BASELINES)
 def test_baselines_refuse_what_reptile_refuses(name):
-    build, arguments = baselines.BASELINES[name], ARGUMENTS[name]
+    build, arguments = BASELINES[name], ARGUMENTS[name]
     with pytest.raises(ValueError, match="batch_size must be >= 1"):
         build(model_fn, **dict(arguments, batch_size=0))
     if name == "fedsgd":  # no local training
@@ -202,11 +205,11 @@ def test_baselines_refuse_what_reptile_refuses(name):
         build(model_fn, **arguments, inner_epochs=1, inner_steps=1)
 
 
-@pytest.mark.parametrize("name", baselines.BASELINES)
+@pytest.mark.parametrize("name", BASELINES)
 def test_an_unweighted_aggregator_counts_all_clients_the_same(name):
     unweighted = tff.aggregators.UnweightedMeanFactory()
-    process = baselines.BASELINES[name](model_fn, **ARGUMENTS[name], model_aggregator=unweighted)
-    plain = baselines.BASELINES[name](model_fn, **ARGUMENTS[name])
+    process = BASELINES[name](model_fn, **ARGUMENTS[name], model_aggregator=unweighted)
+    plain = BASELINES[name](model_fn, **ARGUMENTS[name])
     weights, _ = train(process, clients_of_round, rounds=1)
     alone = [train(plain, lambda _, c=c: [c], rounds=1)[0] for c in clients_of_round(0)]
     assert_close(weights, [np.mean(tensors, axis=0) for tensors in zip(*alone)], 1e-5)

@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from tff_fedmeta.algorithms.registry import hyperparameter_kinds
 from tff_fedmeta.config import ExperimentConfig
 
 DEFAULTS = dict(
@@ -21,7 +22,9 @@ DEFAULTS = dict(
 
 
 def make_config(hparams=None, **values):
-    return ExperimentConfig.from_defaults("emnist", DEFAULTS, values, hparams or {})
+    return ExperimentConfig.from_defaults(
+        "emnist", DEFAULTS, values, hparams or {}, hyperparameter_kinds()
+    )
 
 
 CONFIG = make_config()
@@ -53,6 +56,10 @@ OTHER_VALUES = dict(
     aggregator="robust",
     aggregator_options={"trim_fraction": 0.1},
     runtime="worker",
+    adaptation="all",
+    plugins={"mine.py": "0123"},
+    model="4567",
+    initial_model="89ab",
 )
 
 

@@ -10,7 +10,7 @@ import pytest
 import datasets
 import run_experiment
 from datasets import DataError, sinusoid
-from tff_fedmeta.config import hyperparameters
+from tff_fedmeta.algorithms import registry
 from tff_fedmeta.experiment import run_directory
 
 ARGUMENTS = ["run_experiment.py", "--dataset=sinusoid"]
@@ -239,4 +239,4 @@ def test_continuing_with_auto_is_no_warning(tmp_path, capsys):
 
 def test_every_algorithm_has_defaults():
     defaults = datasets.DEFAULTS["sinusoid"]["hyperparameters"]
-    assert set(defaults) == set(hyperparameters.HYPERPARAMETERS)
+    assert set(defaults) == set(registry.REGISTRY)

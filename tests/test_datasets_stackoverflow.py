@@ -13,7 +13,8 @@ import run_experiment
 from datasets import DEFAULTS, TASKS, DataError, stackoverflow
 from datasets.sources import tff_files
 from datasets.stand_ins import text as embedded_text
-from tff_fedmeta.config.hyperparameters import HYPERPARAMETERS, resolve
+from tff_fedmeta.algorithms.registry import hyperparameter_kinds
+from tff_fedmeta.config.hyperparameters import resolve
 from tff_fedmeta.runtime import local
 
 SHARED = Path(__file__).parent.parent / "../shared/data"
@@ -399,11 +400,11 @@ def test_run_on_tffs_file_writes_the_vocabulary_and_a_model_for_plain_keras(
 
 @pytest.mark.parametrize("dataset", ["stackoverflow", "shakespeare"])
 def test_algorithms_that_split_in_training_split_in_time_order(dataset):
-    splitting = [name for name, kind in HYPERPARAMETERS.items() if hasattr(kind, "split")]
+    splitting = [name for name, kind in hyperparameter_kinds().items() if hasattr(kind, "split")]
     assert len(splitting) == 5
     for name in splitting:
         preferred = DEFAULTS[dataset]["hyperparameters"][name]
-        assert resolve(name, preferred, {}).split == "ordered"
+        assert resolve(name, hyperparameter_kinds()[name], preferred, {}).split == "ordered"
 
 
 def test_options_are_for_the_data_sets_that_have_them(capsys):

@@ -9,9 +9,10 @@ import tensorflow_federated as tff
 from conftest import assert_close, assert_equal, differ, make_client, model_fn
 
 import tff_fedmeta as fm
-from tff_fedmeta.algorithms import baselines, builders
+from tff_fedmeta.algorithms.registry import REGISTRY
 from tff_fedmeta.config import failures
 from tff_fedmeta.config.failures import Failures, Role
+from tff_fedmeta.experiment import cohorts as cohorts_module
 from tff_fedmeta.experiment import round_loop
 
 IDS = [f"client {number}" for number in range(200)]
@@ -21,19 +22,19 @@ ARGUMENTS = {
     "fedprox": dict(LOCAL, proximal_strength=0.5),
     "per_fedavg": dict(LOCAL, meta_learning_rate=0.1, local_meta_steps=2),
 }
-BUILDERS = {**builders.ALGORITHMS, **baselines.BASELINES}
+BUILDERS = {name: row.build for name, row in REGISTRY.items()}
 SIZES = (5, 14, 9)
 
 
 def cohorts(ids=IDS, clients_per_round=20, seed=3, **how):
     def sampler_of(among):
-        return round_loop.cohort_sampler(among, clients_per_round, seed)
+        return cohorts_module.cohort_sampler(among, clients_per_round, seed)
 
-    return failures.cohorts(Failures(**how), ids, sampler_of, seed)
+    return cohorts_module.cohorts(Failures(**how), ids, sampler_of, seed)
 
 
 def test_without_failures_a_cohort_is_the_samplers():
-    cohort, sample = cohorts(), round_loop.cohort_sampler(IDS, 20, 3)
+    cohort, sample = cohorts(), cohorts_module.cohort_sampler(IDS, 20, 3)
     for number in (1, 2, 50):
         now = cohort(number)
         assert now.answering == now.sampled == sample(number)
@@ -181,7 +182,7 @@ def test_roles_do_what_they_say_in_every_algorithm(name, tff_runtime):
     assert lazy_work["train"]["num_batches"] <= work["train"]["num_batches"]
 
 
-@pytest.mark.parametrize("name", ["reptile", *baselines.BASELINES])
+@pytest.mark.parametrize("name", ["reptile", "fedavg", "fedprox", "fedsgd"])
 def test_an_honest_role_changes_no_bit(name, tff_runtime):
     step, work = run_round(build(name), clients())
     honest, honest_work = run_round(build(name, roles=True), clients([Role()] * 3))

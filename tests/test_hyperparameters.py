@@ -4,8 +4,13 @@ import numpy as np
 import pytest
 
 from tff_fedmeta import checks
+from tff_fedmeta.algorithms.registry import hyperparameter_kinds
 from tff_fedmeta.config import hyperparameters
-from tff_fedmeta.config.hyperparameters import resolve
+
+
+def resolve(algorithm, defaults, said):
+    kind = hyperparameter_kinds()[algorithm]
+    return hyperparameters.resolve(algorithm, kind, defaults, said)
 
 
 def test_the_user_is_over_the_task_and_the_task_over_the_algorithm():
@@ -72,7 +77,7 @@ def test_a_hyperparameter_that_an_algorithm_does_not_have_is_refused(algorithm, 
         resolve(algorithm, {}, {name: "1"})
 
 
-@pytest.mark.parametrize("kind", dict.fromkeys(hyperparameters.HYPERPARAMETERS.values()))
+@pytest.mark.parametrize("kind", dict.fromkeys(hyperparameter_kinds().values()))
 def test_no_algorithm_takes_a_negative_rate(kind):
     rates = [f.name for f in dataclasses.fields(kind) if f.name.endswith(("_rate", "_strength"))]
     assert "server_learning_rate" in rates

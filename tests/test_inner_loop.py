@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_fedmeta.client import inner_loop
+from tff_fedmeta.client import rules
 
 build = tff.learning.optimizers
 OPTIMIZERS = {
@@ -19,7 +19,7 @@ OPTIMIZERS = {
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_tff_optimizers_step_at_the_rate_given(name):
     """The rate that the optimizer was built with has no part in it."""
-    rule = inner_loop.build_rule(OPTIMIZERS[name](123.0), 0.01)
+    rule = rules.build_rule(OPTIMIZERS[name](123.0), 0.01)
     variable = tf.Variable([1.0, -2.0])
     gradient = tf.constant([0.5, 4.0])
 

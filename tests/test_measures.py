@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tff_fedmeta.experiment import report, task_measures
-from tff_fedmeta.experiment.adapted_client import ExampleClient
+from tff_fedmeta.experiment.adapted_client import AdaptedClient
 
 FIGURES = [
     {"before": {"a": 1.0, "b": 4.0}, "after": {"a": 2.0, "b": 6.0}, "guess": {"b": 0.5}},
@@ -31,7 +31,7 @@ def test_every_client_is_measured_on_its_own_sides_with_a_seed_of_its_own():
         return FIGURES["cd".index(arguments[0][0])]
 
     def build_adapter():
-        return lambda name: ExampleClient(f"{name} support", f"{name} query", 1, 2)
+        return lambda name: AdaptedClient(f"{name} support", f"{name} query", 1, 2)
 
     def measure(seed):
         found = task_measures.measure(of_client, ["c", "d"], build_adapter, seed)

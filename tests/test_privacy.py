@@ -13,7 +13,7 @@ import tff_fedmeta as fm
 from tff_fedmeta.aggregation import aggregators, privacy
 from tff_fedmeta.aggregation.privacy import Guarantee
 from tff_fedmeta.config import aggregator_options
-from tff_fedmeta.experiment import round_loop
+from tff_fedmeta.experiment import cohorts, round_loop
 
 SIZES = (5, 14, 9)
 UNIFORM = tff.learning.ClientWeighting.UNIFORM
@@ -193,10 +193,10 @@ def test_a_small_cohorts_noise_is_called_unusable():
 
 def test_poisson_cohorts_are_a_pure_function_of_independent_draws():
     ids = [str(number) for number in range(50)]
-    sample = round_loop.poisson_sampler(ids, 10, seed=3)
+    sample = cohorts.poisson_sampler(ids, 10, seed=3)
     drawn = np.array([np.isin(ids, sample(number)) for number in range(2000)])
-    assert sample(7) == round_loop.poisson_sampler(ids, 10, seed=3)(7)
-    assert sample(7) != round_loop.poisson_sampler(ids, 10, seed=4)(7)
+    assert sample(7) == cohorts.poisson_sampler(ids, 10, seed=3)(7)
+    assert sample(7) != cohorts.poisson_sampler(ids, 10, seed=4)(7)
     assert drawn.mean(axis=0) == pytest.approx(np.full(50, 0.2), abs=0.045)
     sizes = drawn.sum(axis=1)
     assert sizes.mean() == pytest.approx(10, abs=0.3)

@@ -9,11 +9,13 @@ import pandas as pd
 import pytest
 
 import datasets
-from tff_fedmeta.algorithms import adaptation
+from tff_fedmeta.algorithms.registry import hyperparameter_kinds
 from tff_fedmeta.config import ExperimentConfig
-from tff_fedmeta.experiment import adapted_client, report
+from tff_fedmeta.experiment import adapted_client, report, summary
 
-CONFIG = ExperimentConfig.from_defaults("emnist", datasets.DEFAULTS["emnist"], {}, {})
+CONFIG = ExperimentConfig.from_defaults(
+    "emnist", datasets.DEFAULTS["emnist"], {}, {}, hyperparameter_kinds()
+)
 TASK = types.SimpleNamespace(
     metric="accuracy",
     higher_is_better=True,
@@ -47,7 +49,7 @@ def adapted(*curves):
         "steps": [0, 1, 2],
         "chosen": {"inner_learning_rate": 0.02, "steps": 2},
         "clients": clients,
-        "summary": adaptation.summarize(clients, "accuracy", 2),
+        "summary": summary.summarize(clients, "accuracy", 2),
     }
 
 
@@ -167,8 +169,8 @@ def test_example_client_is_drawn_by_the_task_once_for_every_algorithm(tmp_path):
     calls = []
     task = types.SimpleNamespace(plot_client=lambda *arguments: calls.append(arguments))
     drawn = {
-        "reptile": adapted_client.ExampleClient(1, 0, 2, 3),
-        "fedavg": adapted_client.ExampleClient(4, 0, 5, 6),
+        "reptile": adapted_client.AdaptedClient(1, 0, 2, 3),
+        "fedavg": adapted_client.AdaptedClient(4, 0, 5, 6),
     }
     report.write_example(task, "e", drawn, tmp_path)
     assert [call[1:] for call in calls] == [("e", 1, 2, 3), ("e", 4, 5, 6)]

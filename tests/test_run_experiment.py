@@ -174,7 +174,7 @@ def test_metadata_says_how_to_adapt(finished):
         "algorithm": "fedavg",
         "dataset": "emnist",
         "data_source": "tff",
-        "adaptation": {**chosen, "batch_size": 3},
+        "adaptation": {**chosen, "batch_size": 3, "adapts": "all weights"},
         "config_hash": config.hash,
     }
 

@@ -14,10 +14,11 @@ import datasets
 import run_experiment
 from datasets import emnist
 from tff_fedmeta import seeds
-from tff_fedmeta.config import ExperimentConfig, hyperparameters
+from tff_fedmeta.algorithms import registry
+from tff_fedmeta.config import ExperimentConfig
 
 README = Path(__file__).parent.parent / "README.md"
-ALGORITHMS = tuple(hyperparameters.HYPERPARAMETERS)
+ALGORITHMS = tuple(registry.REGISTRY)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import tensorflow_federated as tff
 from conftest import assert_equal, make_client, model_fn
 
 import tff_fedmeta as fm
-from tff_fedmeta.experiment import round_loop
+from tff_fedmeta.experiment import cohorts, round_loop
 
 CLIENTS = {f"client {n}": n for n in range(3, 13)}
 
@@ -19,7 +19,7 @@ def process(tff_runtime):
 
 
 def clients_of_round(round_num):
-    ids = round_loop.cohort_sampler(list(CLIENTS), 3, seed=5)(round_num)
+    ids = cohorts.cohort_sampler(list(CLIENTS), 3, seed=5)(round_num)
     return [
         fm.client_dataset(*make_client(CLIENTS[name]), seed=(round_num, CLIENTS[name]))
         for name in ids
@@ -31,12 +31,12 @@ def weights(process, state):
 
 
 def test_cohorts_are_a_pure_function_of_seed_and_round():
-    sample = round_loop.cohort_sampler(list(CLIENTS), 3, seed=5)
-    assert sample(7) == round_loop.cohort_sampler(list(CLIENTS), 3, seed=5)(7)
+    sample = cohorts.cohort_sampler(list(CLIENTS), 3, seed=5)
+    assert sample(7) == cohorts.cohort_sampler(list(CLIENTS), 3, seed=5)(7)
     assert len(set(sample(7))) == 3
-    others = [sample(8), round_loop.cohort_sampler(list(CLIENTS), 3, seed=6)(7)]
+    others = [sample(8), cohorts.cohort_sampler(list(CLIENTS), 3, seed=6)(7)]
     assert sample(7) not in others
-    assert sorted(round_loop.cohort_sampler(list(CLIENTS), 99, seed=5)(1)) == sorted(CLIENTS)
+    assert sorted(cohorts.cohort_sampler(list(CLIENTS), 99, seed=5)(1)) == sorted(CLIENTS)
 
 
 def test_continuing_from_a_checkpoint_is_not_to_have_stopped(process, tmp_path):

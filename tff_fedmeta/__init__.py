@@ -12,24 +12,41 @@ from typing import Any
 # many there are, without a change to those of other TensorFlow code in the process.
 os.environ.setdefault("TF_OVERRIDE_GLOBAL_THREADPOOL", "1")
 
-# name -> module. TensorFlow takes seconds to import; `--help` and flag errors must not wait for it.
+# name -> module, and the name there if it is another one. TensorFlow takes seconds to import;
+# `--help` and flag errors must not wait for it.
 _PUBLIC = {
-    "ALGORITHMS": "algorithms.builders",
+    "ALGORITHMS": "algorithms.registry",
+    "AdaptationProtocol": "config.protocol",
+    "FedAvgHyperparameters": "config.hyperparameters:FedAvg",
+    "LocalUpdate": "client.meta_gradient",
+    "Rule": "client.rules",
+    "SGD": "client.rules",
+    "ServerHyperparameters": "config.hyperparameters:Server",
     "build_adaptation_eval": "algorithms.adaptation",
     "build_aggregator": "aggregation.aggregators",
-    "build_anil": "algorithms.builders",
+    "build_anil": "algorithms.maml",
+    "build_client_work": "algorithms.client_work",
     "build_fedavg": "algorithms.baselines",
     "build_fedprox": "algorithms.baselines",
     "build_fedsgd": "algorithms.baselines",
-    "build_maml": "algorithms.builders",
-    "build_meta_sgd": "algorithms.builders",
+    "build_maml": "algorithms.maml",
+    "build_meta_sgd": "algorithms.maml",
     "build_metrics_aggregator": "aggregation.aggregators",
-    "build_per_fedavg": "algorithms.builders",
-    "build_reptile": "algorithms.builders",
+    "build_per_fedavg": "algorithms.per_fedavg",
+    "build_reptile": "algorithms.reptile",
     "client_dataset": "client.data",
+    "compose": "algorithms.composition",
+    "differentiate_local_steps": "client.inner_loop:differentiate",
+    "evaluate_adaptation": "experiment.evaluation",
     "local_runtime": "runtime.local",
     "open_model": "keras_files",
+    "plan_minibatches": "client.minibatches",
+    "register_algorithm": "algorithms.registry",
+    "setting": "config.schema",
+    "split_support_query": "client.support_query",
+    "stream_seed": "seeds",
     "to_keras": "export",
+    "train_locally": "client.inner_loop:train",
     "worker_runtime": "runtime.worker",
 }
 
@@ -39,7 +56,8 @@ __all__ = list(_PUBLIC)
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+    module, _, there = _PUBLIC[name].partition(":")
+    return getattr(importlib.import_module(f"{__name__}.{module}"), there or name)
 
 
 def __dir__() -> list[str]:

@@ -22,31 +22,56 @@ def check_choice(what: str, value: Any, choices: Iterable[str]) -> None:
     raise ValueError(f"{what} must be one of: {', '.join(choices)}; got {value!r}.{hint}")
 
 
-def check_count(what: str, value: Any, low: int, high: float = math.inf) -> None:
-    """Raises ValueError, stating the range, unless `value` is a whole number in [low, high]."""
+def check_integer(what: str, value: Any) -> None:
+    """Raises ValueError unless `value` is a whole number."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise ValueError(f"{what} must be a whole number, but is {value!r}.")
+
+
+def check_count(what: str, value: Any, low: int, high: float = math.inf) -> None:
+    """Raises ValueError, stating the range, unless `value` is a whole number in [low, high]."""
+    check_integer(what, value)
     check_number(what, value, low, high)
+
+
+def check_limits(
+    what: str,
+    value: Any,
+    *,
+    at_least: Optional[float] = None,
+    above: Optional[float] = None,
+    at_most: Optional[float] = None,
+    below: Optional[float] = None,
+) -> None:
+    """Raises ValueError unless `value` is a finite number within the limits that are given."""
+    if above is not None and below is not None:
+        if not (_is_number(value) and above < value < below):
+            raise ValueError(
+                f"{what} must lie between {above:g} and {below:g}, both excluded, but is {value!r}."
+            )
+        return
+    low = -math.inf if at_least is None else at_least
+    check_number(what, value, low, math.inf if at_most is None else at_most)
+    if above is not None and not value > above:
+        raise ValueError(f"{what} must be greater than {above:g}, but is {value}.")
+    if below is not None and not value < below:
+        raise ValueError(f"{what} must be less than {below:g}, but is {value}.")
 
 
 def check_number(what: str, value: Any, low: float, high: float = math.inf) -> None:
     """Raises ValueError, stating the range, unless `value` is a finite number in [low, high]."""
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not (is_number and math.isfinite(value)):
+    if not (_is_number(value) and math.isfinite(value)):
         raise ValueError(f"{what} must be a finite number, but is {value!r}.")
     if not low <= value <= high:
         limits = f">= {low}" if high == math.inf else f"from {low} to {high}"
+        limits = f"<= {high}" if low == -math.inf else limits
         raise ValueError(f"{what} must be {limits}, but is {value}.")
 
 
 def check_split(support_fraction: float, split: str = "random") -> None:
     """Raises ValueError unless `support_query.split_support_query` can use these values."""
     check_choice("split", split, SPLITS)
-    if not (isinstance(support_fraction, numbers.Real) and 0 < support_fraction < 1):
-        raise ValueError(
-            f"support_fraction must lie between 0 and 1, both excluded, but is "
-            f"{support_fraction!r}."
-        )
+    check_limits("support_fraction", support_fraction, above=0, below=1)
 
 
 def check_local_training(
@@ -73,3 +98,7 @@ def check_local_training(
     epochs = 1 if inner_epochs is None else inner_epochs
     check_count("inner_epochs", epochs, 0)
     return {"inner_epochs": epochs}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)

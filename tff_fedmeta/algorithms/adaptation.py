@@ -1,17 +1,18 @@
 """Adapt a model to clients it has never seen, and measure it before, during and after."""
 
 import collections
-import math
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_fedmeta import checks
-from tff_fedmeta.client import inner_loop, minibatches, support_query
+from tff_fedmeta.client import inner_loop, minibatches, model_checks, support_query
 from tff_fedmeta.client import model as client_model
+from tff_fedmeta.client.meta_gradient import split_and_plan
+from tff_fedmeta.client.rules import SGD, Rule, build_rule
 
 # TFF adds these two to every Keras model; `num_query` already says it.
 _COUNTERS = ("num_examples", "num_batches")
@@ -29,6 +30,7 @@ def build_adaptation_eval(
     shuffle: bool = True,
     inner_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
     learned_rates: bool = False,
+    head_layers: Optional[int] = None,
 ) -> tff.Computation:
     """Builds the evaluation of an initialisation on clients it was not trained on.
 
@@ -47,6 +49,8 @@ def build_adaptation_eval(
       inner_optimizer: The rule of adaptation, fresh at every client; None is plain SGD.
       learned_rates: Whether `trainable` holds, behind the n weights, n tensors of learnt rates of
         the same shapes, to adapt with instead of `inner_learning_rate` (Meta-SGD).
+      head_layers: How many layers that have weights adapt, counted from the end (ANIL's head); None
+        means all.
 
     Returns:
       A computation (ModelWeights@SERVER, clients@CLIENTS) -> list, in the order of the clients, of
@@ -70,33 +74,38 @@ def build_adaptation_eval(
     if learned_rates and inner_optimizer is not None:
         raise ValueError("learned_rates adapts by SGD with those rates; give no inner_optimizer.")
     types = client_model.client_types(model_fn, learned_rates)
-    fixed_rule = inner_loop.build_rule(inner_optimizer, inner_learning_rate)
+    fixed_rule = build_rule(inner_optimizer, inner_learning_rate)
+    moving = moving_variables(model_fn, head_layers)
+    plan = functools.partial(
+        minibatches.plan_minibatches, batch_size=batch_size, shuffle=shuffle, **budget
+    )
+    split_client = functools.partial(
+        support_query.split_support_query, support_fraction=support_fraction, split=split
+    )
 
-    def adapt_and_measure(model, weights, client):
+    def adapt_and_measure(
+        model: Any, weights: Any, client: Mapping[str, Any]
+    ) -> Mapping[str, tf.Tensor]:
         rates = client_model.assign_weights(model, weights)
-        rule = inner_loop.SGD(rates) if learned_rates else fixed_rule
         examples = client_model.as_batch(model, client["x"], client["y"])
-        sides = support_query.split_support_query(
-            client_model.nothing_unless_finite(examples),
-            client["seed"],
-            support_fraction=support_fraction,
-            split=split,
+        sides, steps = split_and_plan(
+            client_model.nothing_unless_finite(examples), client["seed"], split_client, plan
         )
-        plan = minibatches.plan_minibatches(
-            sides.num_support,
-            client["seed"],
-            batch_size=batch_size,
-            shuffle=shuffle,
-            **budget,
+        curves = _measured_training(
+            model,
+            sides,
+            steps,
+            SGD(rates) if learned_rates else fixed_rule,
+            [model.trainable_variables[index] for index in moving],
+            num_points,
+            1 if inner_epochs is None else steps.steps_per_epoch,
         )
-        steps_between = 1 if inner_epochs is None else plan.steps_per_epoch
-        curves = _measured_training(model, sides, plan, rule, num_points, steps_between)
         return collections.OrderedDict(
             num_support=sides.num_support, num_query=sides.num_query, **curves
         )
 
     @tff.tensorflow.computation(types.weights, types.client)
-    def evaluate_client(weights, dataset):
+    def evaluate_client(weights: Any, dataset: tf.data.Dataset) -> Any:
         model = client_model.build_client_model(model_fn)
         run = tf.function(lambda weights, client: adapt_and_measure(model, weights, client))
         return run(weights, dataset.get_single_element())
@@ -104,22 +113,45 @@ def build_adaptation_eval(
     @tff.federated_computation(
         tff.FederatedType(types.weights, tff.SERVER), tff.FederatedType(types.client, tff.CLIENTS)
     )
-    def evaluate(weights, clients):
+    def evaluate(weights: Any, clients: Any) -> Any:
         return tff.federated_map(evaluate_client, (tff.federated_broadcast(weights), clients))
 
     return evaluate
 
 
-def _measured_training(model, sides, plan, rule, num_points, steps_between):
+def moving_variables(model_fn: client_model.ModelFn, head_layers: Optional[int]) -> list[int]:
+    """Returns which of a model's trainable variables adapt: all, or those of its last layers.
+
+    Raises:
+      ValueError: If the model has fewer layers with weights than `head_layers`.
+    """
+    with tf.Graph().as_default():  # keeps this model's variables out of the caller's graph
+        model = model_fn()
+        if head_layers is None:
+            return list(range(len(model.trainable_variables)))
+        return model_checks.head_variables(model, head_layers)
+
+
+def _measured_training(
+    model: Any,
+    sides: support_query.SupportQuery,
+    plan: minibatches.MinibatchPlan,
+    rule: Rule,
+    moving: Sequence[tf.Variable],
+    num_points: int,
+    steps_between: Any,
+) -> dict[str, tf.Tensor]:
     """Trains on support and returns each metric on query as [num_points], point 0 untrained."""
     finalizers = model.metric_finalizers()
     names = [name for name in finalizers if name not in _COUNTERS]
 
-    def advance(point, state, curves):
+    def advance(point: tf.Tensor, state: Any, curves: dict[str, tf.TensorArray]) -> Any:
         # Point 0 runs the steps from 0 to 0: none.
         first = tf.minimum(tf.maximum(point - 1, 0) * steps_between, plan.num_steps)
         last = tf.minimum(point * steps_between, plan.num_steps)
-        state, _ = inner_loop.train(model, sides.support, plan, rule, state, first, last)
+        state, _ = inner_loop.train(
+            model, sides.support, plan, rule, state, first, last, moving=moving
+        )
         values = _measure(model, sides.query, sides.num_query)
         curves = {
             name: curves[name].write(point, tf.cast(finalizers[name](values[name]), tf.float32))
@@ -128,7 +160,7 @@ def _measured_training(model, sides, plan, rule, num_points, steps_between):
         return point + 1, state, curves
 
     curves = {name: tf.TensorArray(tf.float32, num_points) for name in names}
-    state = rule.initialize(model.trainable_variables)
+    state = rule.initialize(moving)
     _, _, curves = tf.while_loop(
         lambda point, *_: point < num_points,
         advance,
@@ -138,11 +170,11 @@ def _measured_training(model, sides, plan, rule, num_points, steps_between):
     return {name: curve.stack() for name, curve in curves.items()}
 
 
-def _measure(model, examples, num_examples):
+def _measure(model: Any, examples: Any, num_examples: tf.Tensor) -> Any:
     """Returns the model's unfinalized metrics on all examples, in passes of `minibatches.PASS`."""
     model.reset_metrics()
 
-    def forward(start):
+    def forward(start: tf.Tensor) -> tuple[tf.Tensor]:
         stop = tf.minimum(start + minibatches.PASS, num_examples)
         batch = minibatches.gather_examples(examples, tf.range(start, stop))
         model.forward_pass(batch, training=False)
@@ -152,103 +184,3 @@ def _measure(model, examples, num_examples):
         lambda start: start < num_examples, forward, (tf.constant(0),), parallel_iterations=1
     )
     return model.report_local_unfinalized_metrics()
-
-
-class NothingToMeasureError(ValueError):
-    """There is no figure to go by; the message says why and what to do."""
-
-
-def choose_adaptation(
-    curves: Mapping[Optional[float], Sequence[Mapping[str, Any]]],
-    metric: str,
-    higher_is_better: bool = True,
-) -> tuple[Optional[float], int]:
-    """Chooses how to adapt from what validation clients showed.
-
-    Args:
-      curves: For each learning rate tried, the clients' results of `build_adaptation_eval`. The
-        rate None stands for learnt rates.
-      metric: The metric whose mean over clients decides.
-      higher_is_better: Whether more of it is better.
-
-    Returns:
-      (learning rate, steps), steps 0 where no adaptation did better. Ties go to fewer steps,
-      then to the smaller rate.
-
-    Raises:
-      NothingToMeasureError: If no client has a query to measure on, or no setting a finite mean.
-    """
-    best, best_rate = None, None
-    for rate in sorted(curves, key=_as_number):
-        means = np.mean([client[metric] for client in measurable(curves[rate])], axis=0)
-        for steps, mean in enumerate(means.tolist()):
-            score = mean if higher_is_better else -mean
-            candidate = (score, -steps, -_as_number(rate))
-            if math.isfinite(score) and (best is None or candidate > best):
-                best, best_rate = candidate, rate
-    if best is None:
-        raise NothingToMeasureError(
-            f"No setting gave a finite {metric} on the validation clients; use a smaller "
-            "inner_learning_rate for training."
-        )
-    return best_rate, -best[1]
-
-
-def _as_number(rate: Optional[float]) -> float:
-    return 0.0 if rate is None else rate
-
-
-def measurable(results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Returns the results of the clients that were measured: large enough to split, and finite.
-
-    Raises:
-      NothingToMeasureError: If there is none.
-    """
-    kept = [result for result in results if result["num_query"] > 0]
-    if not kept:
-        raise NothingToMeasureError(
-            f"None of the {len(results)} clients has the two examples, all finite, that a split "
-            "into support and query needs."
-        )
-    return kept
-
-
-def summarize(
-    results: Sequence[Mapping[str, Any]], metric: str, steps: int, higher_is_better: bool = True
-) -> dict[str, Any]:
-    """Summarizes clients before and after adapting for `steps`.
-
-    Args:
-      results: The clients' results of `build_adaptation_eval`, each with a query.
-      metric: The metric to summarize.
-      steps: The entry of the curves that counts as "after".
-      higher_is_better: Whether more of it is better.
-
-    Returns:
-      {"before": {"mean", "std", "p10", "p50", "p90"}, "after": the same, "share_hurt": the share of
-      clients, in [0, 1], whom adapting left worse off}. Every client counts the same. One whose
-      metric is not finite, where adapting diverged, counts as hurt, and nowhere else.
-
-    Raises:
-      NothingToMeasureError: If no client's metric is finite.
-    """
-    curves = np.array([result[metric] for result in results], np.float64)  # None becomes NaN
-    before, after = curves[:, 0], curves[:, steps]
-    finite = np.isfinite(before) & np.isfinite(after)
-    if not finite.any():
-        raise NothingToMeasureError(
-            f"No client has a finite {metric} after adapting; use a smaller inner_learning_rate "
-            "for training, or smaller adaptation_learning_rates."
-        )
-    hurt = ~finite | (after < before if higher_is_better else after > before)
-    return {
-        "before": _distribution(before[finite]),
-        "after": _distribution(after[finite]),
-        "share_hurt": float(np.mean(hurt)),
-    }
-
-
-def _distribution(values: np.ndarray) -> dict[str, float]:
-    p10, p50, p90 = np.percentile(values, [10, 50, 90])
-    summary = dict(mean=np.mean(values), std=np.std(values), p10=p10, p50=p50, p90=p90)
-    return {name: float(value) for name, value in summary.items()}

@@ -11,7 +11,7 @@ import tensorflow_federated as tff
 from tensorflow_federated.python.learning.algorithms import fed_sgd
 
 from tff_fedmeta import checks
-from tff_fedmeta.algorithms import builders, client_roles
+from tff_fedmeta.algorithms import client_roles, composition
 from tff_fedmeta.client import minibatches
 from tff_fedmeta.client import model as client_model
 from tff_fedmeta.client.model import ModelFn
@@ -178,25 +178,17 @@ def build_fedsgd(
             loop_implementation=_LOOP,
         )
         work = client_roles.corrupting(work, cut_into_batches)
-        return builders.compose(model_fn, work, server_optimizer, model_aggregator)
+        return composition.compose(model_fn, work, server_optimizer, model_aggregator)
     process = tff.learning.algorithms.build_fed_sgd(
         model_fn,
         server_optimizer_fn=server_optimizer,
-        model_aggregator=builders.taking_weights(model_aggregator),
+        model_aggregator=composition.taking_weights(model_aggregator),
         metrics_aggregator=metrics_aggregator,
         loop_implementation=_LOOP,
     )
     return tff.simulation.compose_dataset_computation_with_learning_process(
         cut_into_batches, process
     )
-
-
-# name -> builder, called as those of `algorithms.ALGORITHMS` are.
-BASELINES: dict[str, Callable[..., tff.learning.templates.LearningProcess]] = {
-    "fedavg": build_fedavg,
-    "fedprox": build_fedprox,
-    "fedsgd": build_fedsgd,
-}
 
 
 def _build_fedavg(
@@ -228,13 +220,13 @@ def _build_fedavg(
         )
         work = client_roles.corrupting(work, cut_into_batches)
         server_optimizer = server_optimizer or tff.learning.optimizers.build_sgdm(1.0)
-        return builders.compose(model_fn, work, server_optimizer, model_aggregator)
+        return composition.compose(model_fn, work, server_optimizer, model_aggregator)
     process = tff.learning.algorithms.build_weighted_fed_avg(
         model_fn,
         client_optimizer_fn=client_optimizer,
         server_optimizer_fn=server_optimizer,
         client_weighting=client_weighting,
-        model_aggregator=builders.taking_weights(model_aggregator),
+        model_aggregator=composition.taking_weights(model_aggregator),
         metrics_aggregator=metrics_aggregator,
         loop_implementation=_LOOP,
     )
@@ -296,7 +288,7 @@ def _cutter(
             **budget,
         )
         work_share = client_roles.role_of(client).work_share if roles else None
-        num_steps = minibatches.part_of(plan.num_steps, work_share)
+        num_steps = minibatches.scale_steps(plan.num_steps, work_share)
         steps = tf.data.Dataset.range(tf.cast(num_steps, tf.int64))
         batches = steps.map(lambda step: minibatches.gather_examples(examples, plan.indices(step)))
         return batches.with_options(_as_written())

@@ -6,13 +6,18 @@ from typing import Any, Callable, Optional
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_fedmeta.algorithms import client_roles, local_updates
+from tff_fedmeta.algorithms import client_roles
 from tff_fedmeta.client import minibatches
 from tff_fedmeta.client import model as client_model
+from tff_fedmeta.client.meta_gradient import LocalUpdate
 
-# (model, examples, seed, learnt rates) -> what the client sends; see `local_updates.py`. Where
-# clients have roles it is given `work_share` too.
-ComputeUpdate = Callable[..., local_updates.LocalUpdate]
+# What one client computes: (model, examples, seed, **more) -> `LocalUpdate`, with
+#   model: a `tff.learning.models.VariableModel` that holds the server's weights;
+#   examples: the client's examples, a structure of [n, ...] tensors, in the form of a batch;
+#   seed: int64 [2], the client's seed of this round;
+#   work_share: where clients have roles, the share of the steps to take, float32 in (0, 1];
+#   rates: where rates are learnt, a tensor for each trainable variable.
+ComputeUpdate = Callable[..., LocalUpdate]
 
 # The name of the counts among the metrics, which no metric of a model has.
 _COUNTS = "client_work.counts"
@@ -50,7 +55,7 @@ def build_client_work(
       were left out; and `work`, the examples and gradient evaluations of those that contributed.
 
     Raises:
-      TypeError: If `client_weighting` is no `tff.learning.ClientWeighting`.
+      TypeError: If `client_weighting` is not a `tff.learning.ClientWeighting`.
       ValueError: If training moves statistics of the model that are not aggregated.
     """
     if not isinstance(client_weighting, tff.learning.ClientWeighting):
@@ -108,10 +113,10 @@ def _run_client(model, compute_update, weights, dataset, client_weighting, min_e
     def run(weights, client):
         rates = client_model.assign_weights(model, weights)
         examples = client_model.as_batch(model, client["x"], client["y"])
-        partial = {}
+        more: dict[str, Any] = {"rates": rates} if rates else {}
         if "role" in client:
-            partial["work_share"] = client_roles.role_of(client).work_share
-        sent = compute_update(model, examples, client["seed"], rates, **partial)
+            more["work_share"] = client_roles.role_of(client).work_share
+        sent = compute_update(model, examples, client["seed"], **more)
 
         num_examples = minibatches.count_examples(examples)
         has_data = num_examples >= min_examples

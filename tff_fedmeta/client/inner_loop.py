@@ -7,135 +7,12 @@ itself, one step at a time, from the weights kept at each.
 
 import itertools
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Optional, Union
+from typing import Any, NamedTuple, Optional
 
 import tensorflow as tf
-import tensorflow_federated as tff
 
 from tff_fedmeta.client import minibatches
-
-LEARNING_RATE = "learning_rate"  # the key TFF's optimizers keep their rate under
-
-
-class SGD:
-    """Plain gradient descent: theta <- theta - rate * gradient.
-
-    Args:
-      rates: One rate >= 0 for all weights, or a tensor of rates for each variable, of its shape:
-        Meta-SGD's inner step (Li et al., arXiv:1707.09835, eq. 2).
-    """
-
-    def __init__(self, rates: Union[float, Sequence[tf.Tensor]]):
-        self._rates = rates
-
-    @property
-    def learnable(self) -> list[tf.Tensor]:
-        """The tensors of rates, by which `differentiate` differentiates too."""
-        return [] if isinstance(self._rates, float) else list(self._rates)
-
-    def initialize(self, variables: Sequence[tf.Variable]) -> tuple[()]:
-        """Returns the state of the rule: none."""
-        del variables
-        return ()
-
-    def step(self, state: Any, variables: Sequence[tf.Variable], gradients: Sequence[Any]) -> Any:
-        """Moves the variables in place; one whose gradient is None stays.
-
-        In one pass over the memory: for a wide dense layer half of a step is such passes.
-        """
-        for index, (variable, gradient) in enumerate(zip(variables, gradients)):
-            if gradient is None:
-                continue
-            if not isinstance(self._rates, float):
-                variable.assign_sub(self._rates[index] * tf.convert_to_tensor(gradient))
-                continue
-            rate = tf.constant(self._rates, variable.dtype)
-            if isinstance(gradient, tf.IndexedSlices):  # of the rows that an embedding looked up
-                steps = tf.IndexedSlices(rate * gradient.values, gradient.indices)
-                variable.scatter_sub(steps)
-            else:
-                tf.raw_ops.ResourceApplyGradientDescent(
-                    var=variable.handle, alpha=rate, delta=gradient
-                )
-        return state
-
-    def next(
-        self, state: Any, weights: Sequence[tf.Tensor], gradients: Sequence[Any]
-    ) -> tuple[Any, list[tf.Tensor]]:
-        """The same step as a function, which a tape can differentiate."""
-        rates = self.learnable or [self._rates] * len(weights)
-        return state, [
-            weight if gradient is None else weight - rate * tf.convert_to_tensor(gradient)
-            for weight, rate, gradient in zip(weights, rates, gradients)
-        ]
-
-
-class StatefulRule:
-    """A `tff.learning.optimizers.Optimizer` as the rule of local steps.
-
-    Args:
-      optimizer: The optimizer; its state starts fresh at every client.
-      learning_rate: Its learning rate, >= 0, whatever it was built with.
-    """
-
-    learnable: Sequence[tf.Tensor] = ()
-
-    def __init__(self, optimizer: tff.learning.optimizers.Optimizer, learning_rate: float):
-        self._optimizer = optimizer
-        self._learning_rate = learning_rate
-
-    def initialize(self, variables: Sequence[tf.Variable]) -> Any:
-        """Returns the optimizer's initial state."""
-        specs = tuple(tf.TensorSpec(v.shape, v.dtype) for v in variables)
-        state = self._optimizer.initialize(specs)
-        hparams = self._optimizer.get_hparams(state)
-        hparams[LEARNING_RATE] = self._learning_rate
-        state = self._optimizer.set_hparams(state, hparams)
-        return tf.nest.map_structure(tf.convert_to_tensor, state)
-
-    def step(self, state: Any, variables: Sequence[tf.Variable], gradients: Sequence[Any]) -> Any:
-        """Moves the variables and returns the optimizer's next state."""
-        state, weights = self.next(state, [v.read_value() for v in variables], gradients)
-        for variable, weight in zip(variables, weights):
-            variable.assign(weight)
-        return state
-
-    def next(
-        self, state: Any, weights: Sequence[tf.Tensor], gradients: Sequence[Any]
-    ) -> tuple[Any, list[tf.Tensor]]:
-        """The same step as a function, which a tape can differentiate."""
-        state, weights = self._optimizer.next(state, tuple(weights), tuple(gradients))
-        return state, list(weights)
-
-
-Rule = Union[SGD, StatefulRule]
-
-
-def build_rule(
-    optimizer: Optional[tff.learning.optimizers.Optimizer], learning_rate: float
-) -> Rule:
-    """Returns the rule of local steps: `optimizer` at `learning_rate`, or plain SGD for None.
-
-    Raises:
-      TypeError: If `optimizer` is none of TFF's.
-      ValueError: If it does not let its learning rate be set, as one with a schedule does not.
-    """
-    if optimizer is None:
-        return SGD(float(learning_rate))
-    if not isinstance(optimizer, tff.learning.optimizers.Optimizer):
-        raise TypeError(
-            f"inner_optimizer must be a tff.learning.optimizers.Optimizer, but is {optimizer!r}."
-        )
-    with tf.Graph().as_default():
-        hparams = optimizer.get_hparams(optimizer.initialize((tf.TensorSpec([1], tf.float32),)))
-    if LEARNING_RATE not in hparams:
-        raise ValueError(
-            "inner_optimizer must let its learning rate be set, as those of "
-            "tff.learning.optimizers do without a schedule, but the hyperparameters of "
-            f"{type(optimizer).__name__} are {list(hparams)}."
-        )
-    return StatefulRule(optimizer, learning_rate)
-
+from tff_fedmeta.client.rules import Rule
 
 # Of up to so many steps `train` keeps what `differentiate` needs, not the weights alone: a step's
 # forward and backward pass are then not computed a second time. It costs their activations.
@@ -322,9 +199,7 @@ def _pull_back(weights, moving, rule, step: _Step, adjoints: _Adjoints) -> _Adjo
     of_start, of_used, of_state, of_rates = _cut(
         found, len(step.start), len(used), len(adjoints.state), len(adjoints.rates)
     )
-    if isinstance(rule, StatefulRule):
-        # The derivative of a rule such as Adam cannot be evaluated where a gradient's square is and
-        # was 0 (a dead unit, a word that does not occur): it is taken as 0 there.
+    if rule.zero_where_undefined:
         of_used, of_state = (
             [tf.where(tf.math.is_finite(g), g, tf.zeros_like(g)) for g in some]
             for some in (of_used, of_state)

@@ -1,6 +1,6 @@
 """Which examples each local step sees: shared by training, adaptation and the FedAvg baseline."""
 
-from typing import Any, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 import tensorflow as tf
 
@@ -20,11 +20,14 @@ class MinibatchPlan(NamedTuple):
       num_steps: int32 scalar, the local steps; 0 for a client without examples.
       orders: int32 [epochs, n], one order of the examples for each epoch.
       batch_size: Examples a step; the last batch of an epoch is as small as what is left.
+      known_steps: `num_steps` of a client with examples as a Python int, if known while the graph
+        is built; None otherwise.
     """
 
     num_steps: tf.Tensor
     orders: tf.Tensor
     batch_size: int
+    known_steps: Optional[int] = None
 
     @property
     def steps_per_epoch(self) -> tf.Tensor:
@@ -46,6 +49,10 @@ class MinibatchPlan(NamedTuple):
             return step // per_epoch * n + step % per_epoch * self.batch_size
 
         return before(last) - before(first)
+
+
+# (number of examples, seed) -> their plan: `plan_minibatches` with its settings given.
+PlanMinibatches = Callable[[tf.Tensor, tf.Tensor], MinibatchPlan]
 
 
 def plan_minibatches(
@@ -86,7 +93,7 @@ def plan_minibatches(
         orders = shuffled_orders(num_epochs, num_examples, training_seed)
     else:
         orders = tf.tile(tf.range(num_examples)[tf.newaxis], [num_epochs, 1])
-    return MinibatchPlan(num_steps, orders, batch_size)
+    return MinibatchPlan(num_steps, orders, batch_size, inner_steps)
 
 
 def shuffled_orders(num_orders: Any, num_examples: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -107,10 +114,10 @@ def count_examples(examples: Any) -> tf.Tensor:
     return tf.shape(tf.nest.flatten(examples)[0])[0]
 
 
-def part_of(steps: Any, work_share: Optional[tf.Tensor]) -> Any:
-    """Returns how many of its steps a client takes that does a share of its work in (0, 1].
+def scale_steps(steps: Any, work_share: Optional[tf.Tensor]) -> Any:
+    """Scales `steps` by a straggler's `work_share` in (0, 1], rounding up.
 
-    Rounded up, so at least one of one or more; None: there is nothing of the kind, and all.
+    At least one step of one or more remains. `None` means all steps.
     """
     if work_share is None:
         return steps

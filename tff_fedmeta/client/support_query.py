@@ -1,6 +1,6 @@
 """The split of one client's examples into support and query, for training and for evaluation."""
 
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 import tensorflow as tf
 
@@ -21,6 +21,10 @@ class SupportQuery(NamedTuple):
     query: Any
     num_support: tf.Tensor
     num_query: tf.Tensor
+
+
+# (examples, seed) -> their two sides: `split_support_query` with its settings given.
+Split = Callable[[Any, tf.Tensor], SupportQuery]
 
 
 def split_support_query(

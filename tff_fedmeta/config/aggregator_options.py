@@ -1,111 +1,79 @@
 """The ways to combine updates, and what may be set for each. Importing this needs no TensorFlow."""
 
 import dataclasses
-import typing
 from collections.abc import Mapping
 from typing import Any, Optional
 
-from tff_fedmeta.checks import check_choice, check_count, check_number
-
-
-def _option(default: Any, text: str) -> Any:
-    return dataclasses.field(default=default, metadata={"help": text})
+from tff_fedmeta import checks
+from tff_fedmeta.config import schema
+from tff_fedmeta.config.schema import setting
 
 
 @dataclasses.dataclass(frozen=True)
 class NoOptions:
     """An aggregator with nothing to set."""
 
-
-@dataclasses.dataclass(frozen=True)
-class TrimmedMean:
-    """Options of the trimmed mean.
-
-    Attributes:
-      trim_fraction: The share of clients that is cut off at each end of every coordinate, in
-        [0, 0.5). More than the share of attackers: a cohort may have more of them than that.
-    """
-
-    trim_fraction: float = _option(
-        0.3, "Share of clients cut off at each end of every coordinate, >= 0 and < 0.5."
-    )
-
     def __post_init__(self) -> None:
-        check_number("trim_fraction", self.trim_fraction, 0)
-        if self.trim_fraction >= 0.5:
-            raise ValueError(f"trim_fraction must be less than 0.5, but is {self.trim_fraction}.")
+        schema.check(self)
 
 
 @dataclasses.dataclass(frozen=True)
-class Secure:
-    """Options of the mean by secure sums.
+class TrimmedMean(NoOptions):
+    """Options of the trimmed mean; a cohort may have more attackers than their share of clients."""
 
-    Attributes:
-      secure_clip: The greatest absolute value of an update's coordinate, > 0; what is beyond is
-        clipped and counted. Rounding is in proportion to it.
-    """
-
-    secure_clip: float = _option(
-        1000.0, "Greatest absolute value of an update's coordinate, > 0; clipped beyond."
+    trim_fraction: float = setting(
+        0.3, "Share of clients cut off at each end of every coordinate.", at_least=0, below=0.5
     )
-
-    def __post_init__(self) -> None:
-        check_number("secure_clip", self.secure_clip, 0, 1e9)
-        if self.secure_clip == 0:
-            raise ValueError("secure_clip must be greater than 0.")
 
 
 @dataclasses.dataclass(frozen=True)
-class Compressed:
-    """Options of the mean of compressed updates.
+class Secure(NoOptions):
+    """Options of the mean by secure sums; rounding is in proportion to the clip."""
 
-    Attributes:
-      compression_bits: Bits that a coordinate of a large tensor is rounded to, from 1 to 16.
-    """
-
-    compression_bits: int = _option(
-        8, "Bits that a coordinate of a large tensor is rounded to, from 1 to 16."
+    secure_clip: float = setting(
+        1000.0,
+        "Greatest absolute value of an update's coordinate; beyond it is clipped and counted.",
+        above=0,
+        at_most=1e9,
     )
 
-    def __post_init__(self) -> None:
-        check_count("compression_bits", self.compression_bits, 1, 16)
+
+@dataclasses.dataclass(frozen=True)
+class Compressed(NoOptions):
+    """Options of the mean of compressed updates."""
+
+    compression_bits: int = setting(
+        8, "Bits that a coordinate of a large tensor is rounded to.", at_least=1, at_most=16
+    )
 
 
 DP_SAMPLINGS = ("fixed", "poisson")
 
 
 @dataclasses.dataclass(frozen=True)
-class DP:
-    """Options of user-level differential privacy; see `privacy.py`.
+class DP(NoOptions):
+    """Options of user-level differential privacy; see `aggregation/privacy.py`."""
 
-    Attributes:
-      dp_epsilon: The epsilon that all rounds together may cost, > 0, from which the noise is found;
-        or
-      noise_multiplier: the noise's standard deviation over the clip, >= 0.
-      dp_delta: Of (epsilon, delta), in (0, 1); None is N^-1.1, N being the training clients.
-      dp_clip: The norm that updates are clipped to, > 0; None: it follows the norms' median.
-      dp_initial_clip: From where it does, > 0.
-      dp_sampling: "fixed": cohorts as without privacy, of equal size; "poisson": every client takes
-        part in a round by itself with equal probability, which costs a smaller epsilon.
-    """
-
-    dp_epsilon: Optional[float] = _option(
-        None, "Epsilon that all rounds together may cost, > 0, from which the noise is found; or"
+    dp_epsilon: Optional[float] = setting(
+        None,
+        "Epsilon that all rounds together may cost, from which the noise is found; or",
+        above=0,
     )
-    noise_multiplier: Optional[float] = _option(
-        None, "the noise's standard deviation over the clip, >= 0."
+    noise_multiplier: Optional[float] = setting(
+        None, "the noise's standard deviation over the clip.", at_least=0
     )
-    dp_delta: Optional[float] = _option(
-        None, "Delta of (epsilon, delta), in (0, 1) [N^-1.1 of N training clients]."
+    dp_delta: Optional[float] = setting(
+        None, "Delta of (epsilon, delta) [N^-1.1 of N training clients].", above=0, below=1
     )
-    dp_clip: Optional[float] = _option(
-        None, "Norm that updates are clipped to, > 0 [it follows the median of their norms]."
+    dp_clip: Optional[float] = setting(
+        None, "Norm that updates are clipped to [it follows the median of their norms].", above=0
     )
-    dp_initial_clip: float = _option(0.1, "Where a clip that follows the norms begins, > 0.")
-    dp_sampling: str = _option(
+    dp_initial_clip: float = setting(0.1, "Where a clip that follows the norms begins.", above=0)
+    dp_sampling: str = setting(
         "fixed",
         "fixed: cohorts of equal size; poisson: every client by itself with equal probability, "
         "which costs a smaller epsilon.",
+        choices=DP_SAMPLINGS,
     )
 
     def __post_init__(self) -> None:
@@ -114,24 +82,12 @@ class DP:
                 "The aggregator dp needs one of dp_epsilon, from which it finds the noise, and "
                 f"noise_multiplier; got {self.dp_epsilon} and {self.noise_multiplier}."
             )
-        for name in ("dp_epsilon", "dp_clip", "dp_initial_clip"):
-            value = getattr(self, name)
-            if value is not None:
-                check_number(name, value, 0)
-                if value == 0:
-                    raise ValueError(f"{name} must be greater than 0.")
-        if self.noise_multiplier is not None:
-            check_number("noise_multiplier", self.noise_multiplier, 0)
-        if self.dp_delta is not None:
-            check_delta(self.dp_delta)
-        check_choice("dp_sampling", self.dp_sampling, DP_SAMPLINGS)
+        super().__post_init__()
 
 
 def check_delta(delta: float) -> None:
     """Raises ValueError unless 0 < delta < 1."""
-    check_number("dp_delta", delta, 0, 1)
-    if delta in (0, 1):
-        raise ValueError(f"dp_delta must lie between 0 and 1, both excluded, but is {delta}.")
+    checks.check_limits("dp_delta", delta, above=0, below=1)
 
 
 # What a mean with differential privacy inside of the secure sum may be called.
@@ -156,7 +112,7 @@ AGGREGATORS: dict[str, type] = {
 
 # Those that are made of secure sums, which TFF's worker cannot compute.
 SECURE = frozenset({"secure"})
-MAX_SECURE_CLIENTS = 2048  # as many as `secure_sums.py` can add up
+MAX_SECURE_CLIENTS = 2048  # as many as `aggregation/secure_sums.py` can add up
 
 # Those that add noise, to nothing too: a round without clients changes the model.
 PRIVATE = frozenset({"dp"})
@@ -167,11 +123,6 @@ def option_fields(name: str) -> dict[str, dataclasses.Field]:
     return {field.name: field for field in dataclasses.fields(AGGREGATORS[name])}
 
 
-def option_kind(field: dataclasses.Field) -> type:
-    """Returns the type of an option's values, for Optional[float] as for float: float."""
-    return next(t for t in (*typing.get_args(field.type), field.type) if t is not type(None))
-
-
 def resolve(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Returns all options of an aggregator: those given, and defaults for the others.
 
@@ -180,7 +131,7 @@ def resolve(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """
     if name in _DISTRIBUTED_DP or (name in SECURE and set(options) & set(option_fields("dp"))):
         raise ValueError(_NO_DISTRIBUTED_DP)
-    check_choice("aggregator", name, AGGREGATORS)
+    checks.check_choice("aggregator", name, AGGREGATORS)
     for option in options:
         takers = [taker for taker in AGGREGATORS if option in option_fields(taker)]
         if name not in takers:

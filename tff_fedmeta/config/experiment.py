@@ -11,91 +11,90 @@ from collections.abc import Mapping
 from typing import Any, Optional
 
 from tff_fedmeta import checks
-from tff_fedmeta.config import aggregator_options, hyperparameters
+from tff_fedmeta.config import aggregator_options, hyperparameters, schema
 from tff_fedmeta.config.failures import Failures
+from tff_fedmeta.config.protocol import AdaptationProtocol
+from tff_fedmeta.config.schema import REQUIRED, setting
 
 AGGREGATORS = tuple(aggregator_options.AGGREGATORS)
 RUNTIMES = ("local", "worker")
+ADAPTATIONS = ("own", "all")
 
 
 @dataclasses.dataclass(frozen=True)
 class ExperimentConfig:
     """Everything that decides the result of a run; where it is written to is not part of it.
 
-    Attributes:
-      dataset: The task's name.
-      data_source: "auto" as asked; "tff" or "embedded" once the data is found.
-      task_options: Options of the task, such as {"only_digits": False}.
-      algorithms: What is trained, in turn.
-      hyperparameters: For each algorithm, its dataclass of `hyperparameters.py` as a dict.
-      rounds: Rounds of training, >= 1.
-      clients_per_round: Clients in a round's cohort, >= 1.
-      batch_size: Examples in a local step of training, >= 1.
-      inner_epochs: Local epochs of training, >= 1, or None if `inner_steps` is given.
-      inner_steps: Local steps of training, >= 1, or None.
-      seed: From which everything random derives, >= 0.
-      support_fraction: The share of a client's examples that adaptation learns from, in (0, 1).
-      adaptation_steps: The most steps of adaptation, >= 0.
-      adaptation_batch_size: Examples in a step of adaptation, >= 1.
-      adaptation_learning_rates: The rates of adaptation to choose from, each > 0.
-      num_test_clients: How many clients are held out for the test; None is the task's share.
-      rounds_per_evaluation: Rounds between evaluations on validation clients, >= 1.
-      rounds_per_checkpoint: Rounds between checkpoints, >= 1.
-      aggregator: How updates are combined, one of `AGGREGATORS`.
-      aggregator_options: All of its options, as `aggregator_options.py` has them.
-      runtime: Where TFF's computations run.
-      client_dropout: This and what follows: how clients fail, as in `failures.Failures`.
-      straggler_fraction: As there.
-      availability: As there.
-      byzantine_fraction: As there.
-      attack: As there.
-      attack_scale: As there.
+    Fields without a default have the data set's. Flags of the same names derive from them, apart
+    from those that say `flag=False`.
     """
 
-    dataset: str
-    algorithms: tuple[str, ...]
-    hyperparameters: Mapping[str, Mapping[str, Any]]
-    rounds: int
-    clients_per_round: int
-    batch_size: int
-    inner_epochs: Optional[int]
-    inner_steps: Optional[int]
-    support_fraction: float
-    adaptation_steps: int
-    adaptation_batch_size: int
-    adaptation_learning_rates: tuple[float, ...]
-    rounds_per_evaluation: int
-    rounds_per_checkpoint: int
-    data_source: str = "auto"
-    task_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    seed: int = 0
-    num_test_clients: Optional[int] = None
-    aggregator: str = "mean"
-    aggregator_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    runtime: str = "local"
-    client_dropout: float = 0.0
-    straggler_fraction: float = 0.0
-    availability: float = 1.0
-    byzantine_fraction: float = 0.0
-    attack: str = "sign_flip"
-    attack_scale: float = 1.0
+    dataset: str = setting(REQUIRED, "The task's name.", flag=False)
+    algorithms: tuple[str, ...] = setting(REQUIRED, "What is trained, in turn.")
+    hyperparameters: Mapping[str, Mapping[str, Any]] = setting(
+        REQUIRED, "For each algorithm, its dataclass of hyperparameters as a dict.", flag=False
+    )
+    rounds: int = setting(REQUIRED, "Training rounds.", at_least=1)
+    clients_per_round: int = setting(REQUIRED, "Clients in a round's cohort.", at_least=1)
+    batch_size: int = setting(REQUIRED, "Examples in a local step.", at_least=1)
+    inner_epochs: Optional[int] = setting(REQUIRED, "Local epochs in a round; or", at_least=1)
+    inner_steps: Optional[int] = setting(REQUIRED, "local steps in a round.", at_least=1)
+    support_fraction: float = setting(
+        REQUIRED,
+        "Share of a client's examples that adaptation learns from.",
+        above=0,
+        below=1,
+    )
+    adaptation_steps: int = setting(REQUIRED, "The most steps of adaptation.", at_least=0)
+    adaptation_batch_size: int = setting(
+        REQUIRED, "Examples in a step of adaptation [batch_size].", at_least=1
+    )
+    adaptation_learning_rates: tuple[float, ...] = setting(
+        REQUIRED, "Rates of adaptation that validation clients choose from.", above=0
+    )
+    rounds_per_evaluation: int = setting(
+        REQUIRED, "Rounds between evaluations on validation clients.", at_least=1
+    )
+    rounds_per_checkpoint: int = setting(REQUIRED, "Rounds between checkpoints.", at_least=1)
+    adaptation: str = setting(
+        "own",
+        "own: what an algorithm adapts, the head of ANIL for one; all: all weights, in every row.",
+        choices=ADAPTATIONS,
+    )
+    data_source: str = setting("auto", "Where the clients come from.", flag=False)
+    task_options: Mapping[str, Any] = setting({}, "Options of the data set.", flag=False)
+    seed: int = setting(0, "Seed of all randomness.", at_least=0, at_most=2**31 - 1)
+    num_test_clients: Optional[int] = setting(
+        None, "Clients held out for the test [the data set's share].", at_least=1
+    )
+    aggregator: str = setting("mean", "How updates are combined.", choices=AGGREGATORS)
+    aggregator_options: Mapping[str, Any] = setting({}, "Options of the aggregator.", flag=False)
+    runtime: str = setting(
+        "local",
+        "local: in this process; worker: in TFF's own worker, which is slower and needs memory for "
+        "every client of a round.",
+        choices=RUNTIMES,
+    )
+    plugins: Mapping[str, str] = setting({}, "File name -> hash of each plug-in.", flag=False)
+    model: Optional[str] = setting(None, "Hash of the user's own network.", flag=False)
+    initial_model: Optional[str] = setting(
+        None, "Hash of the model whose weights training starts from.", flag=False
+    )
+    client_dropout: float = schema.same_as(Failures, "client_dropout")
+    straggler_fraction: float = schema.same_as(Failures, "straggler_fraction")
+    availability: float = schema.same_as(Failures, "availability")
+    byzantine_fraction: float = schema.same_as(Failures, "byzantine_fraction")
+    attack: str = schema.same_as(Failures, "attack")
+    attack_scale: float = schema.same_as(Failures, "attack_scale")
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "clients_per_round", "batch_size", "adaptation_batch_size"):
-            checks.check_count(name, getattr(self, name), 1)
-        for name in ("rounds_per_evaluation", "rounds_per_checkpoint"):
-            checks.check_count(name, getattr(self, name), 1)
-        checks.check_count("adaptation_steps", self.adaptation_steps, 0)
-        checks.check_count("seed", self.seed, 0, 2**31 - 1)
+        schema.check(self)
+        checks.check_split(self.support_fraction)
         if (self.inner_epochs is None) == (self.inner_steps is None):
             raise ValueError(
                 "Give one of inner_epochs and inner_steps: they are two ways to say how long "
                 f"clients train; got {self.inner_epochs} and {self.inner_steps}."
             )
-        for name in ("inner_epochs", "inner_steps", "num_test_clients"):
-            if getattr(self, name) is not None:
-                checks.check_count(name, getattr(self, name), 1)
-        checks.check_split(self.support_fraction)
         rates = self.adaptation_learning_rates
         if not rates or not all(0 < rate < math.inf for rate in rates):
             raise ValueError(
@@ -105,8 +104,6 @@ class ExperimentConfig:
             raise ValueError(
                 f"algorithms must be one or more different names, but got {list(self.algorithms)}."
             )
-        for name in self.algorithms:
-            checks.check_choice("algorithm", name, hyperparameters.HYPERPARAMETERS)
         if set(self.hyperparameters) != set(self.algorithms):
             raise ValueError(
                 f"hyperparameters are for {sorted(self.hyperparameters)}, but the algorithms are "
@@ -115,7 +112,6 @@ class ExperimentConfig:
         # Options left out get their defaults here, so that the hash does not depend on who does it.
         options = aggregator_options.resolve(self.aggregator, self.aggregator_options)
         object.__setattr__(self, "aggregator_options", options)
-        checks.check_choice("runtime", self.runtime, RUNTIMES)
         if self.aggregator in aggregator_options.SECURE:
             most = aggregator_options.MAX_SECURE_CLIENTS
             checks.check_count("clients_per_round", self.clients_per_round, 1, most)
@@ -127,8 +123,8 @@ class ExperimentConfig:
         failures = self.failures  # which checks itself
         if self.aggregator in aggregator_options.PRIVATE and failures.availability < 1:
             raise ValueError(
-                "availability must be 1 with the aggregator dp, whose accountant takes it that all "
-                f"clients are equally likely to be in a round, but is {self.availability}."
+                "availability must be 1 with the aggregator dp, whose accountant assumes that all "
+                f"clients are equally likely to take part, but is {self.availability}."
             )
 
     @classmethod
@@ -138,6 +134,7 @@ class ExperimentConfig:
         defaults: Mapping[str, Any],
         values: Mapping[str, Any],
         hparams: Mapping[str, Mapping[str, Any]],
+        kinds: Mapping[str, type],
     ) -> "ExperimentConfig":
         """Makes a configuration of a task's defaults and what the user said.
 
@@ -147,6 +144,7 @@ class ExperimentConfig:
             "hyperparameters" what it prefers for each algorithm.
           values: The user's values of fields; None stands for "not said".
           hparams: algorithm -> the user's hyperparameters.
+          kinds: For every algorithm there is, its dataclass of hyperparameters.
 
         Raises:
           ValueError: If a value is out of its range, or is for an algorithm that is not selected.
@@ -161,12 +159,14 @@ class ExperimentConfig:
                 merged[other] = None
         preferred = merged.pop("hyperparameters")
         for name in merged["algorithms"]:
-            checks.check_choice("algorithm", name, hyperparameters.HYPERPARAMETERS)
+            checks.check_choice("algorithm", name, kinds)
         for name in hparams:
             checks.check_choice("algorithm of a --hparam", name, merged["algorithms"])
         merged["hyperparameters"] = {
             name: dataclasses.asdict(
-                hyperparameters.resolve(name, preferred.get(name, {}), hparams.get(name, {}))
+                hyperparameters.resolve(
+                    name, kinds[name], preferred.get(name, {}), hparams.get(name, {})
+                )
             )
             for name in merged["algorithms"]
         }
@@ -177,6 +177,17 @@ class ExperimentConfig:
         """`{"inner_epochs": n}` or `{"inner_steps": n}`, whichever is set."""
         both = {"inner_epochs": self.inner_epochs, "inner_steps": self.inner_steps}
         return {name: value for name, value in both.items() if value is not None}
+
+    def protocol(self, split: str) -> AdaptationProtocol:
+        """Returns how initialisations are judged, on a task whose clients split so."""
+        return AdaptationProtocol(
+            support_fraction=self.support_fraction,
+            split=split,
+            batch_size=self.adaptation_batch_size,
+            steps=self.adaptation_steps,
+            learning_rates=tuple(self.adaptation_learning_rates),
+            seed=self.seed,
+        )
 
     @property
     def failures(self) -> Failures:

@@ -1,19 +1,17 @@
-"""Clients that fail: who does in a round, and how. Pure functions of the run's seed.
+"""How clients fail: they may be absent, not answer, do a part of their work, or attack.
 
-A client may be absent, not answer, do a part of its work, or attack. What happens is decided here,
-outside of TFF: absent and silent clients are not handed to the learning process, labels are flipped
-in the data, and a client that does less work or sends something else is told so by its `Role`, a
-part of its element (`algorithms/client_roles.py`). Importing this needs no TensorFlow.
+`experiment/cohorts.py` draws who fails in a round. A client that does less work or sends something
+else is told so by its `Role`, a part of its element (`algorithms/client_roles.py`). Importing this
+needs no TensorFlow.
 """
 
 import dataclasses
-import functools
-from collections.abc import Sequence
 from typing import Any, Callable, NamedTuple
 
 import numpy as np
 
-from tff_fedmeta import checks, seeds
+from tff_fedmeta.config import schema
+from tff_fedmeta.config.schema import setting
 
 # Rounds after which the same clients are available again.
 DAY = 24
@@ -33,15 +31,15 @@ class Role(NamedTuple):
     noise: float = 0.0
 
 
-# What an attacker does with its update, `attack_scale` being s. "label_flip" attacks its data.
-_SENT: dict[str, Callable[[float], Role]] = {
+# attack -> what its clients do with their update, from `attack_scale`; "label_flip" attacks data.
+ROLE_OF_ATTACK: dict[str, Callable[[float], Role]] = {
     "sign_flip": lambda s: Role(factor=-s),
     "scale": lambda s: Role(factor=s),
     "noise": lambda s: Role(factor=0.0, noise=s),
     "nan": lambda s: Role(factor=float("nan")),
     "label_flip": lambda s: Role(),
 }
-ATTACKS = tuple(_SENT)
+ATTACKS = tuple(ROLE_OF_ATTACK)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,39 +48,46 @@ class Failures:
 
     Fractions are of the clients that answer in a round, drawn anew in each. Where they make no
     whole number of clients, chance rounds them, so that they hold over the rounds.
-
-    Attributes:
-      client_dropout: Probability that a sampled client never answers in a round, in [0, 1].
-      straggler_fraction: The fraction, in [0, 1], that takes a part of its local steps, at least
-        one: a share drawn uniformly from (0, 1].
-      availability: The share of the rounds in which a client can be sampled, in (0, 1]: a window,
-        each client's own, of every `DAY` rounds.
-      byzantine_fraction: The fraction, in [0, 1], that attacks.
-      attack: What attackers do: "sign_flip" sends -s times the update, "scale" s times, "noise"
-        Gaussian noise of s times the update's norm instead of it, "nan" NaN; "label_flip" trains
-        honestly on the labels in reverse, class c as class C - 1 - c.
-      attack_scale: s, > 0; "nan" and "label_flip" have none.
     """
 
-    client_dropout: float = 0.0
-    straggler_fraction: float = 0.0
-    availability: float = 1.0
-    byzantine_fraction: float = 0.0
-    attack: str = "sign_flip"
-    attack_scale: float = 1.0
+    client_dropout: float = setting(
+        0.0,
+        "Probability that a sampled client never answers in a round.",
+        at_least=0,
+        at_most=1,
+    )
+    straggler_fraction: float = setting(
+        0.0,
+        "Fraction of a round's clients that take only a random share of their local steps, at "
+        "least one.",
+        at_least=0,
+        at_most=1,
+    )
+    availability: float = setting(
+        1.0,
+        f"Share of the rounds in which a client can be sampled: its own window of every {DAY} "
+        "rounds.",
+        above=0,
+        at_most=1,
+    )
+    byzantine_fraction: float = setting(
+        0.0, "Fraction of a round's clients that attack.", at_least=0, at_most=1
+    )
+    attack: str = setting(
+        "sign_flip",
+        "What attackers send, s being attack_scale: sign_flip -s times the update, scale s times, "
+        "noise Gaussian noise of s times its norm instead, nan NaN; label_flip trains on the "
+        "classes in reverse.",
+        choices=ATTACKS,
+    )
+    attack_scale: float = setting(1.0, "How strong an attack is.", above=0)
 
     def __post_init__(self) -> None:
-        for name in ("client_dropout", "straggler_fraction", "byzantine_fraction"):
-            checks.check_number(name, getattr(self, name), 0, 1)
-        for name, high in (("availability", 1), ("attack_scale", np.inf)):
-            value = getattr(self, name)
-            checks.check_number(name, value, 0, high)
-            if value == 0:
-                raise ValueError(f"{name} must be greater than 0, but is {value}.")
-        checks.check_choice("attack", self.attack, ATTACKS)
+        schema.check(self)
         if self.byzantine_fraction == 0 and (self.attack, self.attack_scale) != ("sign_flip", 1.0):
             raise ValueError(
-                "attack and attack_scale need a byzantine_fraction > 0: nobody attacks otherwise."
+                "attack and attack_scale need a byzantine_fraction > 0: otherwise no client "
+                "attacks."
             )
         if self.byzantine_fraction and self.attack == "scale" and self.attack_scale == 1:
             raise ValueError("attack scale needs an attack_scale other than 1, e.g. 1000.")
@@ -105,85 +110,6 @@ class Failures:
         return self.straggler_fraction > 0 or (self.byzantine_fraction > 0 and not self.flip_labels)
 
 
-class Cohort(NamedTuple):
-    """The clients of one round.
-
-    Attributes:
-      num_available: How many clients could be sampled.
-      sampled: The sampled clients' ids.
-      answering: Those that answer, in the same order.
-      work_shares: The stragglers among those, and the share of work that each does.
-      byzantine: The attackers among those.
-    """
-
-    num_available: int
-    sampled: Sequence[str]
-    answering: Sequence[str]
-    work_shares: dict[str, float]
-    byzantine: frozenset[str]
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """The columns of `metrics.csv` that tell of failures."""
-        return {
-            "clients/available": self.num_available,
-            "clients/sampled": len(self.sampled),
-            "clients/dropped": len(self.sampled) - len(self.answering),
-            "clients/stragglers": len(self.work_shares),
-            "clients/byzantine": len(self.byzantine),
-        }
-
-    def role(self, client: str, failures: Failures) -> Role:
-        """Returns what a client that answers is told to do."""
-        role = Role()
-        if client in self.byzantine:
-            role = _SENT[failures.attack](failures.attack_scale)
-        return role._replace(work_share=self.work_shares.get(client, 1.0))
-
-
-def cohorts(
-    failures: Failures,
-    client_ids: Sequence[str],
-    sampler_of: Callable[[Sequence[str]], Callable[[int], Sequence[str]]],
-    seed: int,
-) -> Callable[[int], Cohort]:
-    """Returns round number -> its `Cohort`, a pure function of the seed and the number.
-
-    Args:
-      failures: How clients fail.
-      client_ids: All clients that take part in training.
-      sampler_of: Clients to choose from -> round number -> the clients sampled.
-      seed: The run's seed.
-    """
-    if failures.availability < 1:
-        phases = np.array([_uniform(seed, "availability", client) for client in client_ids])
-    else:
-        sample_all = sampler_of(client_ids)
-
-    @functools.lru_cache(maxsize=1)  # a round's clients and its counts are asked for apart
-    def cohort(round_num: int) -> Cohort:
-        if failures.availability < 1:
-            time_of_day = (round_num / DAY + phases) % 1.0
-            here = np.flatnonzero(time_of_day < failures.availability)
-            num_available = len(here)
-            sampled = sampler_of([client_ids[i] for i in here])(round_num) if len(here) else []
-        else:
-            num_available, sampled = len(client_ids), sample_all(round_num)
-        answering = [
-            client
-            for client in sampled
-            if _uniform(seed, "dropout", round_num, client) >= failures.client_dropout
-        ]
-        stragglers = _some(answering, failures.straggler_fraction, seed, "stragglers", round_num)
-        shares = {
-            client: 1.0 - _uniform(seed, "work_share", round_num, client) for client in stragglers
-        }
-        attackers = _some(answering, failures.byzantine_fraction, seed, "byzantine", round_num)
-        return Cohort(num_available, sampled, answering, shares, frozenset(attackers))
-
-    return cohort
-
-
 def flip_labels(y: Any, num_classes: int) -> np.ndarray:
     """Returns class c as class num_classes - 1 - c: what an attacker that flips labels trains on.
 
@@ -204,14 +130,3 @@ def check_labels(dtype: Any) -> None:
             "attack=label_flip needs labels that are whole numbers, classes, but those of this "
             f"task are {kind}; choose another attack: {others}."
         )
-
-
-def _some(ids: Sequence[str], fraction: float, seed: int, *stream: Any) -> list[str]:
-    """Returns that fraction of the ids, rounded up or down by chance, whatever their order."""
-    count = int(fraction * len(ids) + _uniform(seed, *stream))
-    return sorted(ids, key=lambda client: _uniform(seed, *stream, client))[:count]
-
-
-def _uniform(seed: int, *stream: Any) -> float:
-    """Returns a number from [0, 1), drawn from a named stream."""
-    return seeds.stream_seed_int(seed, *stream) / 2**31

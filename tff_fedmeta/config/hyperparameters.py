@@ -5,177 +5,146 @@ from collections.abc import Mapping
 from typing import Any
 
 from tff_fedmeta import checks
+from tff_fedmeta.config import schema
+from tff_fedmeta.config.schema import setting
 
 SERVER_OPTIMIZERS = ("sgd", "adam", "yogi")
+CLIENT_WEIGHTINGS = ("examples", "uniform")
 
 
 @dataclasses.dataclass(frozen=True)
-class FedSGD:
-    """Hyperparameters of TFF's federated SGD, and those of the server that all algorithms have.
+class Server:
+    """The server's hyperparameters, shared by all algorithms; FedSGD has no others.
 
-    Attributes:
-      server_optimizer: "sgd", "adam" or "yogi".
-      server_learning_rate: The server's rate, >= 0.
-      server_decay: Whether that rate falls linearly to 0 over the rounds of the run, or stays.
-      server_warmup: Over how many rounds that rate rises linearly from 0 first, >= 0. Adaptive
-        optimizers take their largest steps when they know least.
+    A subclass adds fields by `schema.setting`; their ranges are checked when it is made.
     """
 
-    server_optimizer: str = "sgd"
-    server_learning_rate: float = 0.1
-    server_decay: bool = False
-    server_warmup: int = 0
+    server_optimizer: str = setting(
+        "sgd", "Optimizer that applies the mean update.", choices=SERVER_OPTIMIZERS
+    )
+    server_learning_rate: float = setting(0.1, "The server's learning rate.", at_least=0)
+    server_decay: bool = setting(
+        False, "Whether the server's rate falls linearly to 0 over the rounds of the run."
+    )
+    server_warmup: int = setting(
+        0, "Rounds over which the server's rate rises linearly from 0 first.", at_least=0
+    )
 
     def __post_init__(self) -> None:
-        checks.check_choice("server_optimizer", self.server_optimizer, SERVER_OPTIMIZERS)
-        checks.check_count("server_warmup", self.server_warmup, 0)
-        for field in dataclasses.fields(self):
-            if field.name.endswith(("_rate", "_strength")):
-                checks.check_number(field.name, getattr(self, field.name), 0)
+        schema.check(self)
 
 
 @dataclasses.dataclass(frozen=True)
-class FedAvg(FedSGD):
-    """Hyperparameters of TFF's federated averaging; those of the server as `FedSGD`'s.
+class FedAvg(Server):
+    """Hyperparameters of federated averaging, and of every algorithm with local steps."""
 
-    Attributes:
-      inner_learning_rate: The rate of the clients' steps, >= 0.
-      client_weighting: "examples" weighs clients by size; "uniform" counts each as one task.
-    """
-
-    server_learning_rate: float = 1.0
-    inner_learning_rate: float = 0.1
-    client_weighting: str = "examples"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.check_choice("client_weighting", self.client_weighting, ("examples", "uniform"))
+    server_learning_rate: float = setting(1.0, "The server's learning rate.", at_least=0)
+    inner_learning_rate: float = setting(0.1, "Learning rate of the local steps.", at_least=0)
+    client_weighting: str = setting(
+        "examples",
+        "examples weighs clients by size, uniform counts each as one task.",
+        choices=CLIENT_WEIGHTINGS,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class FedProx(FedAvg):
-    """Hyperparameters of FedProx: `FedAvg`'s and one more.
+    """Hyperparameters of FedProx."""
 
-    Attributes:
-      proximal_strength: How strongly clients are held to the server's weights, >= 0.
-    """
-
-    proximal_strength: float = 0.01
+    proximal_strength: float = setting(
+        0.01, "How strongly clients are held to the server's weights.", at_least=0
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class Reptile(FedAvg):
-    """Hyperparameters of Reptile: `FedAvg`'s, with other defaults.
+    """Hyperparameters of Reptile.
 
     Epsilon, the server's rate, falls over the run and clients count equally, as in the experiments
     of the Reptile paper (arXiv:1803.02999, section 6).
     """
 
-    server_decay: bool = True
-    client_weighting: str = "uniform"
+    server_decay: bool = setting(
+        True, "Whether the server's rate falls linearly to 0 over the rounds of the run."
+    )
+    client_weighting: str = setting(
+        "uniform",
+        "examples weighs clients by size, uniform counts each as one task.",
+        choices=CLIENT_WEIGHTINGS,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class MAML(FedAvg):
-    """Hyperparameters of MAML, FOMAML and Meta-SGD: `FedAvg`'s, and how clients split in training.
+    """Hyperparameters of MAML, FOMAML and Meta-SGD, whose clients split in training."""
 
-    Attributes:
-      support_fraction: The share of a training client's examples that is support, in (0, 1).
-        Evaluation has its own.
-      split: "random", "ordered" or "same"; see `support_query.split_support_query`.
-    """
-
-    server_optimizer: str = "adam"
-    server_learning_rate: float = 0.001
-    inner_learning_rate: float = 0.01
-    support_fraction: float = 0.5
-    split: str = "random"
+    server_optimizer: str = setting(
+        "adam", "Optimizer that applies the mean update.", choices=SERVER_OPTIMIZERS
+    )
+    server_learning_rate: float = setting(0.001, "The server's learning rate.", at_least=0)
+    inner_learning_rate: float = setting(0.01, "Learning rate of the inner steps.", at_least=0)
+    support_fraction: float = setting(
+        0.5,
+        "Share of a training client's examples that is support; evaluation has its own.",
+        above=0,
+        below=1,
+    )
+    split: str = setting(
+        "random",
+        "random draws support, ordered takes the first examples, same puts all on both sides.",
+        choices=checks.SPLITS,
+    )
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         checks.check_split(self.support_fraction, self.split)
+        super().__post_init__()
 
 
 @dataclasses.dataclass(frozen=True)
 class ANIL(MAML):
-    """Hyperparameters of ANIL: `MAML`'s, and what the inner steps move.
+    """Hyperparameters of ANIL."""
 
-    Attributes:
-      head_layers: How many layers that have weights, counted from the end, >= 1.
-      first_order: Whether the derivative of the inner steps is left out.
-    """
-
-    head_layers: int = 1
-    first_order: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.check_count("head_layers", self.head_layers, 1)
+    head_layers: int = setting(
+        1, "Layers with weights, counted from the end, that adapt.", at_least=1
+    )
+    first_order: bool = setting(False, "Whether the derivative of the inner steps is left out.")
 
 
 @dataclasses.dataclass(frozen=True)
 class PerFedAvg(MAML):
-    """Hyperparameters of Per-FedAvg: `MAML`'s, and its local meta-steps.
+    """Hyperparameters of Per-FedAvg."""
 
-    Attributes:
-      meta_learning_rate: Beta, the rate of the local meta-steps, >= 0.
-      local_meta_steps: Tau, the local meta-steps, >= 1. If local training is measured in epochs, a
-        client with fewer batches of support, or examples in query, takes fewer.
-      first_order: Whether the Hessian is left out.
-    """
-
-    server_optimizer: str = "sgd"
-    server_learning_rate: float = 1.0
-    meta_learning_rate: float = 0.1
-    local_meta_steps: int = 5
-    first_order: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.check_count("local_meta_steps", self.local_meta_steps, 1)
+    server_optimizer: str = setting(
+        "sgd", "Optimizer that applies the mean update.", choices=SERVER_OPTIMIZERS
+    )
+    server_learning_rate: float = setting(1.0, "The server's learning rate.", at_least=0)
+    meta_learning_rate: float = setting(0.1, "Rate of the local meta-steps.", at_least=0)
+    local_meta_steps: int = setting(
+        5,
+        "Local meta-steps; a client with too few batches of support or examples in query takes "
+        "fewer where training is measured in epochs.",
+        at_least=1,
+    )
+    first_order: bool = setting(False, "Whether the Hessian is left out.")
 
 
-# name -> its hyperparameters, in the order in which algorithms are listed to users.
-HYPERPARAMETERS: dict[str, type[FedSGD]] = {
-    "reptile": Reptile,
-    "fomaml": MAML,
-    "maml": MAML,
-    "meta_sgd": MAML,
-    "anil": ANIL,
-    "per_fedavg": PerFedAvg,
-    "fedavg": FedAvg,
-    "fedprox": FedProx,
-    "fedsgd": FedSGD,
-}
-
-
-def resolve(algorithm: str, defaults: Mapping[str, Any], overrides: Mapping[str, Any]) -> FedSGD:
+def resolve(
+    algorithm: str, kind: type, defaults: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> Any:
     """Returns an algorithm's hyperparameters: `overrides` over a task's `defaults` over its own.
 
     Args:
-      algorithm: A name in `HYPERPARAMETERS`.
+      algorithm: Its name.
+      kind: Its dataclass of hyperparameters.
       defaults: What the task prefers.
       overrides: What the user said; values may be strings, as from a command line.
 
     Raises:
       ValueError: If the algorithm has no such hyperparameter, or a value is out of its range.
     """
-    kind = HYPERPARAMETERS[algorithm]
     fields = {field.name: field for field in dataclasses.fields(kind)}
     values = dict(defaults)
     for name, value in overrides.items():
         checks.check_choice(f"hyperparameter of {algorithm}", name, fields)
-        values[name] = _parse(f"{algorithm}.{name}", value, type(fields[name].default))
+        values[name] = schema.parse(f"{algorithm}.{name}", value, schema.kind_of(fields[name]))
     return kind(**values)
-
-
-def _parse(name: str, value: Any, kind: type) -> Any:
-    if kind is bool:
-        if str(value).lower() not in ("true", "false"):
-            raise ValueError(f"{name} must be true or false, but is {value!r}.")
-        return str(value).lower() == "true"
-    try:
-        return kind(value)
-    except (TypeError, ValueError):
-        number = "a whole number" if kind is int else "a number"
-        raise ValueError(f"{name} must be {number}, but is {value!r}.") from None

@@ -1,20 +1,25 @@
-"""Single clients before and after adapting, for pictures of them and measures of the task's own."""
+"""Single clients before and after adapting, for pictures and for a task's own measures."""
 
-from typing import Any, Callable, NamedTuple
+import functools
+from collections.abc import Mapping
+from typing import Any, Callable, NamedTuple, Optional
 
 import numpy as np
 import tensorflow as tf
 
 from tff_fedmeta import seeds
+from tff_fedmeta.algorithms.adaptation import moving_variables
 from tff_fedmeta.client import data as client_data
 from tff_fedmeta.client import inner_loop, minibatches, support_query
 from tff_fedmeta.client import model as client_model
-from tff_fedmeta.config import ExperimentConfig
+from tff_fedmeta.client.meta_gradient import split_and_plan
+from tff_fedmeta.client.rules import SGD
+from tff_fedmeta.config.protocol import AdaptationProtocol
 
 Predict = Callable[[Any], np.ndarray]  # inputs [n, ...] -> the model's outputs [n, ...]
 
 
-class ExampleClient(NamedTuple):
+class AdaptedClient(NamedTuple):
     """A client as `datasets.Task.plot_client` and `datasets.task.Measures.of_client` take it.
 
     Attributes:
@@ -31,20 +36,22 @@ class ExampleClient(NamedTuple):
 
 
 def build_adapter(
-    config: ExperimentConfig,
+    protocol: AdaptationProtocol,
     task: Any,
     weights: Any,
     read: Callable[[str], client_data.Arrays],
-    chosen: dict[str, Any],
-) -> Callable[[str], ExampleClient]:
+    chosen: Mapping[str, Any],
+    head_layers: Optional[int] = None,
+) -> Callable[[str], AdaptedClient]:
     """Returns what adapts to a client as the evaluation does, with the same split and steps.
 
     Args:
-      config: The experiment's configuration.
+      protocol: How clients adapt.
       task: The `datasets.Task`.
       weights: The trained `ModelWeights`, with the learnt rates behind them if there are.
       read: Reads a client's `(x, y)`.
       chosen: {"inner_learning_rate", "steps"} of adaptation; the rate None stands for learnt ones.
+      head_layers: How many layers with weights adapt, counted from the end; None means all.
 
     Returns:
       A function of the id of a client that is large enough to split. All clients share one model,
@@ -52,45 +59,51 @@ def build_adapter(
     """
     model = task.model_fn()
     rates = client_model.assign_weights(model, weights)
-    rule = inner_loop.SGD(rates or float(chosen["inner_learning_rate"]))
-    trained = [tf.identity(variable) for variable in model.trainable_variables]
+    rule = SGD(rates or float(chosen["inner_learning_rate"]))
+    variables = model.trainable_variables
+    moving = [variables[index] for index in moving_variables(task.model_fn, head_layers)]
+    trained = [tf.identity(variable) for variable in variables]
     x_spec, y_spec = task.input_spec
+    split = functools.partial(
+        support_query.split_support_query,
+        support_fraction=protocol.support_fraction,
+        split=protocol.split,
+    )
+    plan = functools.partial(
+        minibatches.plan_minibatches,
+        batch_size=protocol.batch_size,
+        inner_steps=protocol.steps,  # not those chosen: orders depend on their number
+    )
 
     # Both are traced once for all clients.
     @tf.function(input_signature=[x_spec])
-    def forward(x: tf.Tensor) -> tf.Tensor:
+    def forward(x: Any) -> tf.Tensor:
         return model.predict_on_batch(x, training=False)
 
     @tf.function(input_signature=[x_spec, y_spec, tf.TensorSpec([2], tf.int64)])
-    def adapt(x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor) -> Any:
-        sides = support_query.split_support_query(
-            (x, y), seed, support_fraction=config.support_fraction, split=task.split
-        )
-        plan = minibatches.plan_minibatches(
-            sides.num_support,
-            seed,
-            batch_size=config.adaptation_batch_size,
-            inner_steps=config.adaptation_steps,  # not those chosen: orders depend on their number
-        )
-        for variable, value in zip(model.trainable_variables, trained):
+    def adapt(x: Any, y: Any, seed: tf.Tensor) -> Any:
+        sides, steps = split_and_plan((x, y), seed, split, plan)
+        for variable, value in zip(variables, trained):
             variable.assign(value)
-        state = rule.initialize(model.trainable_variables)
+        state = rule.initialize(moving)
         support = client_model.as_batch(model, *sides.support)
-        inner_loop.train(model, support, plan, rule, state, tf.constant(0), chosen["steps"])
-        return sides.support, sides.query, [v.read_value() for v in model.trainable_variables]
+        inner_loop.train(
+            model, support, steps, rule, state, tf.constant(0), chosen["steps"], moving=moving
+        )
+        return sides.support, sides.query, [v.read_value() for v in variables]
 
     def predict_with(values: list[tf.Tensor]) -> Predict:
         def predict(x: Any) -> np.ndarray:
-            for variable, value in zip(model.trainable_variables, values):
+            for variable, value in zip(variables, values):
                 variable.assign(value)
             return np.asarray(forward(x))
 
         return predict
 
-    def adapt_to(client_id: str) -> ExampleClient:
-        seed = seeds.stream_seed(config.seed, "adaptation", client_id)
+    def adapt_to(client_id: str) -> AdaptedClient:
+        seed = seeds.stream_seed(protocol.seed, "adaptation", client_id)
         support, query, adapted = adapt(*read(client_id), tf.constant(seed, tf.int64))
         support, query = tf.nest.map_structure(np.asarray, (support, query))
-        return ExampleClient(support, query, predict_with(trained), predict_with(adapted))
+        return AdaptedClient(support, query, predict_with(trained), predict_with(adapted))
 
     return adapt_to

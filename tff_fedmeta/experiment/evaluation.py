@@ -1,33 +1,93 @@
-"""Adapting to clients that were not trained on: what an experiment measures, and how it chooses."""
+"""Evaluation on held-out clients.
+
+Validation clients choose rate and steps of adaptation; then test clients are measured.
+"""
 
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Callable, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 import tensorflow_federated as tff
 import tqdm
 
 from tff_fedmeta import seeds
 from tff_fedmeta.algorithms import adaptation
+from tff_fedmeta.algorithms.registry import REGISTRY
 from tff_fedmeta.client import data as client_data
+from tff_fedmeta.client.model import ModelFn
 from tff_fedmeta.config import ExperimentConfig
+from tff_fedmeta.config.protocol import AdaptationProtocol
+from tff_fedmeta.experiment import summary
 
 _LOG = logging.getLogger(__name__)
 
 # Clients evaluated in one call of TFF, whose memory grows with their number.
 _CLIENTS_PER_CALL = 50
 
+Evaluators = Mapping[Optional[float], tff.Computation]
+Read = Callable[[str], client_data.Arrays]
+
+
+class Scope(NamedTuple):
+    """What moves when a client adapts.
+
+    Attributes:
+      learned_rates: Whether the weights have learnt rates behind them, to adapt by.
+      head_layers: How many layers with weights adapt, counted from the end; None means all.
+    """
+
+    learned_rates: bool = False
+    head_layers: Optional[int] = None
+
+    def in_words(self) -> str:
+        """Returns what adapts, as tables say it."""
+        if self.head_layers is None:
+            return "all weights"
+        return f"last {self.head_layers} layers" if self.head_layers > 1 else "last layer"
+
+
+def scope_of(config: ExperimentConfig, algorithm: str) -> Scope:
+    """Returns what moves when a client adapts what an algorithm of a run has trained."""
+    adapts = REGISTRY[algorithm].adapts
+    if adapts == "head" and config.adaptation == "own":
+        return Scope(head_layers=config.hyperparameters[algorithm]["head_layers"])
+    return Scope(learned_rates=adapts == "rates")
+
+
+def build_evaluators(
+    protocol: AdaptationProtocol, model_fn: ModelFn, scope: Optional[Scope] = None
+) -> Evaluators:
+    """Returns one evaluation for each learning rate of adaptation to choose from.
+
+    Learnt rates are used as they are: there is one evaluation, under None.
+    """
+    scope = scope or Scope()
+    rates = (None,) if scope.learned_rates else protocol.learning_rates
+    return {
+        rate: adaptation.build_adaptation_eval(
+            model_fn,
+            inner_learning_rate=rate or 0.0,
+            inner_steps=protocol.steps,
+            batch_size=protocol.batch_size,
+            support_fraction=protocol.support_fraction,
+            split=protocol.split,
+            learned_rates=scope.learned_rates,
+            head_layers=scope.head_layers,
+        )
+        for rate in rates
+    }
+
 
 def adaptation_curves(
-    config: ExperimentConfig,
+    protocol: AdaptationProtocol,
     evaluator: tff.Computation,
     weights: Any,
     client_ids: Sequence[str],
-    read: Callable[[str], client_data.Arrays],
+    read: Read,
     bar: Optional[tqdm.tqdm] = None,
 ) -> list[Mapping[str, Any]]:
-    """Returns each client's result of `adaptation.build_adaptation_eval`, in their order.
+    """Returns each client's result of `build_adaptation_eval`, in their order.
 
     The split into support and query of a client depends on the seed and its id alone, so that all
     algorithms, rates and rounds are measured on the same examples.
@@ -37,7 +97,7 @@ def adaptation_curves(
         chunk = client_ids[start : start + _CLIENTS_PER_CALL]
         clients = [
             client_data.client_dataset(
-                *read(client), seed=seeds.stream_seed(config.seed, "adaptation", client)
+                *read(client), seed=seeds.stream_seed(protocol.seed, "adaptation", client)
             )
             for client in chunk
         ]
@@ -47,74 +107,142 @@ def adaptation_curves(
     return results
 
 
-Evaluators = Mapping[Optional[float], tff.Computation]
-
-
-def build_evaluators(
-    config: ExperimentConfig, task: Any, learned_rates: bool = False
-) -> Evaluators:
-    """Returns one evaluation for each learning rate of adaptation to choose from.
-
-    An algorithm that learnt its rates has those alone: there is one evaluation, under None.
-    """
-    rates = (None,) if learned_rates else config.adaptation_learning_rates
-    return {
-        rate: adaptation.build_adaptation_eval(
-            task.model_fn,
-            inner_learning_rate=rate or 0.0,
-            inner_steps=config.adaptation_steps,
-            batch_size=config.adaptation_batch_size,
-            support_fraction=config.support_fraction,
-            split=task.split,
-            learned_rates=learned_rates,
-        )
-        for rate in rates
-    }
-
-
 def validation_curves(
-    config: ExperimentConfig,
-    task: Any,
-    weights: Any,
-    read: Callable[[str], client_data.Arrays],
+    protocol: AdaptationProtocol,
     evaluators: Evaluators,
+    weights: Any,
+    client_ids: Sequence[str],
+    read: Read,
     bar: Optional[tqdm.tqdm] = None,
 ) -> dict[Optional[float], list[Mapping[str, Any]]]:
     """Returns the validation clients' results for each learning rate of adaptation."""
     return {
-        rate: adaptation_curves(config, evaluator, weights, task.validation_clients, read, bar)
+        rate: adaptation_curves(protocol, evaluator, weights, client_ids, read, bar)
         for rate, evaluator in evaluators.items()
     }
 
 
-def adapt(config, task, algorithm, weights, read, evaluators) -> dict[str, Any]:
-    """Chooses rate and steps of adaptation on validation clients, then reads the test clients."""
-    total = len(evaluators) * len(task.validation_clients) + len(task.test_clients)
-    with tqdm.tqdm(total=total, desc=f"{algorithm}, adapting", unit="client") as bar:
-        validation = validation_curves(config, task, weights, read, evaluators, bar)
-        rate, steps = adaptation.choose_adaptation(validation, task.metric, task.higher_is_better)
-        curves = adaptation_curves(config, evaluators[rate], weights, task.test_clients, read, bar)
+def choose_and_measure(
+    protocol: AdaptationProtocol,
+    evaluators: Evaluators,
+    weights: Any,
+    read: Read,
+    validation_clients: Sequence[str],
+    test_clients: Sequence[str],
+    *,
+    metric: str = "accuracy",
+    higher_is_better: bool = True,
+    title: str = "adapting",
+) -> dict[str, Any]:
+    """Chooses rate and steps of adaptation on validation clients, then reads the test clients.
+
+    Args:
+      protocol: How clients adapt.
+      evaluators: Of `build_evaluators`, for the same protocol.
+      weights: The trained `ModelWeights`, with learnt rates behind them if there are.
+      read: Reads a client's `(x, y)`.
+      validation_clients: Ids of the clients that choose.
+      test_clients: Ids of the clients that are measured, once.
+      metric: Name of the metric that chooses and is summarized.
+      higher_is_better: Whether more of it is better.
+      title: What the progress bar calls it.
+
+    Returns:
+      What `adaptation_test.json` holds: {"metric", "steps": [0, ..., K], "chosen":
+      {"inner_learning_rate", "steps"}, "clients": a dict for each measured client with "client_id",
+      "num_support", "num_query" and each metric as a list of K + 1 numbers, null where not finite,
+      "skipped_clients": ids of clients too small to split or with data that are not finite,
+      "diverged_clients", "summary": of `summary.summarize`}.
+
+    Raises:
+      NothingToMeasureError: If no client or no setting gives a finite figure.
+    """
+    total = len(evaluators) * len(validation_clients) + len(test_clients)
+    with tqdm.tqdm(total=total, desc=title, unit="client") as bar:
+        validation = validation_curves(protocol, evaluators, weights, validation_clients, read, bar)
+        rate, steps = summary.choose_adaptation(validation, metric, higher_is_better)
+        curves = adaptation_curves(protocol, evaluators[rate], weights, test_clients, read, bar)
     clients = [
         {"client_id": client, **{name: _plain(value) for name, value in result.items()}}
-        for client, result in zip(task.test_clients, curves)
+        for client, result in zip(test_clients, curves)
     ]
-    rows = adaptation.measurable(clients)
+    rows = summary.measurable(clients)
     skipped = [client["client_id"] for client in clients if client["num_query"] == 0]
     if skipped:
         _LOG.warning("Test clients too small to split, or not finite: %s", ", ".join(skipped))
-    diverged = [row["client_id"] for row in rows if row[task.metric][steps] is None]
+    diverged = [row["client_id"] for row in rows if row[metric][steps] is None]
     if diverged:
         _LOG.warning("Adapting diverged for the test clients %s: hurt.", ", ".join(diverged))
     return {
-        "data_source": task.data_source,
-        "metric": task.metric,
-        "steps": list(range(config.adaptation_steps + 1)),
+        "metric": metric,
+        "steps": list(range(protocol.steps + 1)),
         "chosen": {"inner_learning_rate": rate, "steps": steps},
         "clients": rows,
         "skipped_clients": skipped,
         "diverged_clients": diverged,
-        "summary": adaptation.summarize(rows, task.metric, steps, task.higher_is_better),
+        "summary": summary.summarize(rows, metric, steps, higher_is_better),
     }
+
+
+def evaluate_adaptation(
+    weights: Any,
+    model_fn: ModelFn,
+    protocol: AdaptationProtocol,
+    validation_clients: Mapping[str, client_data.Arrays],
+    test_clients: Mapping[str, client_data.Arrays],
+    *,
+    metric: str = "accuracy",
+    higher_is_better: bool = True,
+    learned_rates: bool = False,
+    head_layers: Optional[int] = None,
+) -> dict[str, Any]:
+    """Runs the whole protocol on clients of your own, within a runtime.
+
+        protocol = fm.AdaptationProtocol(steps=5, learning_rates=(0.01, 0.1))
+        with fm.local_runtime():
+            result = fm.evaluate_adaptation(weights, model_fn, protocol, validation, test)
+        result["summary"]["after"]["mean"]
+
+    Args:
+      weights: The trained `ModelWeights`, e.g. `process.get_model_weights(state)`.
+      model_fn: A no-argument function returning a fresh `tff.learning.models.VariableModel`.
+      protocol: How clients adapt and are measured.
+      validation_clients: Id -> (x [n, ...], y [n, ...]) of the clients that choose rate and steps.
+      test_clients: The same for the clients that are measured, once.
+      metric: Name of a metric of the model, or "loss".
+      higher_is_better: Whether more of it is better.
+      learned_rates: Whether the weights hold learnt rates, to adapt by (Meta-SGD).
+      head_layers: How many layers with weights adapt, counted from the end (ANIL); None means all.
+
+    Returns:
+      As `choose_and_measure`: {"chosen": {"inner_learning_rate", "steps"}, "clients": [...],
+      "summary": {"before": {"mean", "std", "p10", "p50", "p90"}, "after", "share_hurt"}, ...}.
+
+    Raises:
+      ValueError: If the two groups share a client, the model has no such metric, or a group has no
+        client that can be measured.
+    """
+    both = sorted(set(validation_clients) & set(test_clients))
+    if both:
+        raise ValueError(
+            f"Validation and test clients must differ, but both groups have {', '.join(both)}."
+        )
+    evaluators = build_evaluators(protocol, model_fn, Scope(learned_rates, head_layers))
+    some = next(iter(evaluators.values())).type_signature.result.member
+    names = [name for name in dir(some) if name not in ("num_support", "num_query")]
+    if metric not in names:
+        raise ValueError(f"metric must be one of: {', '.join(names)}; got {metric!r}.")
+    clients = {**validation_clients, **test_clients}
+    return choose_and_measure(
+        protocol,
+        evaluators,
+        weights,
+        clients.__getitem__,
+        list(validation_clients),
+        list(test_clients),
+        metric=metric,
+        higher_is_better=higher_is_better,
+    )
 
 
 def _plain(value: Any) -> Any:

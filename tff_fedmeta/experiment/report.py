@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from tff_fedmeta.config import ExperimentConfig, aggregator_options
 from tff_fedmeta.experiment import run_directory, task_measures
-from tff_fedmeta.experiment.adapted_client import ExampleClient
+from tff_fedmeta.experiment.adapted_client import AdaptedClient
 
 EXAMPLE = "example_client.png"
 _STAND_IN = "embedded (synthetic, not comparable with published figures)"
@@ -50,7 +50,7 @@ def write_comparison(config: ExperimentConfig, task: Any, output_dir: Path) -> s
 def write_example(
     task: Any,
     client_id: str,
-    drawn: Mapping[str, ExampleClient],
+    drawn: Mapping[str, AdaptedClient],
     output_dir: Path,
 ) -> None:
     """Writes `example_client.png`: a client as each algorithm adapts to it, drawn by the task.

@@ -6,16 +6,14 @@ import io
 import logging
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-import numpy as np
 import pandas as pd
 import tensorflow_federated as tff
 import tqdm
 
-from tff_fedmeta import seeds
 from tff_fedmeta.experiment import checkpoints, run_directory
 
 _LOG = logging.getLogger(__name__)
@@ -204,38 +202,6 @@ class _Records:
     def close(self) -> None:
         self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
-
-
-def cohort_sampler(
-    client_ids: Sequence[str], clients_per_round: int, seed: int
-) -> Callable[[int], list[str]]:
-    """Returns round number -> the ids of its cohort, a pure function of the seed and the number.
-
-    Cohorts are drawn uniformly without replacement; all clients take part if there are not more
-    than `clients_per_round`.
-    """
-    size = min(clients_per_round, len(client_ids))
-    sample = tff.simulation.build_uniform_sampling_fn(
-        list(client_ids), random_seed=seeds.stream_seed_int(seed, "cohorts")
-    )
-    return lambda round_num: sample(round_num, size)
-
-
-def poisson_sampler(
-    client_ids: Sequence[str], clients_per_round: int, seed: int
-) -> Callable[[int], list[str]]:
-    """As `cohort_sampler`, but every client takes part by itself, with equal probability.
-
-    Cohorts differ in size, have `clients_per_round` clients in the mean and may be empty.
-    """
-    probability = clients_per_round / len(client_ids)
-
-    def sample(round_num: int) -> list[str]:
-        stream = seeds.stream_seed_int(seed, "poisson_cohorts", round_num)
-        draws = np.random.default_rng(stream).random(len(client_ids))
-        return [client_ids[index] for index in np.flatnonzero(draws < probability)]
-
-    return sample
 
 
 def _flat(metrics: Mapping[str, Any]) -> dict[str, Any]:

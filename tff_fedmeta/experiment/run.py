@@ -5,16 +5,13 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-import numpy as np
-import tensorflow as tf
-
 from tff_fedmeta import export
-from tff_fedmeta.algorithms import builders
 from tff_fedmeta.client import data as client_data
 from tff_fedmeta.config import ExperimentConfig
 from tff_fedmeta.experiment import (
     adapted_client,
     evaluation,
+    model_files,
     report,
     run_directory,
     task_measures,
@@ -44,17 +41,20 @@ def run(
       The comparison table, in Markdown.
     """
     read = client_data.cached_reader(task.read_client)
-    evaluators_of = {
-        learns_rates: evaluation.build_evaluators(config, task, learns_rates)
-        for learns_rates in {name in builders.LEARN_RATES for name in config.algorithms}
+    protocol = config.protocol(task.split)
+    scopes = {name: evaluation.scope_of(config, name) for name in config.algorithms}
+    evaluators_of = {  # one for all algorithms that adapt alike
+        scope: evaluation.build_evaluators(protocol, task.model_fn, scope)
+        for scope in dict.fromkeys(scopes.values())
     }
     phases = ("training", "client_work", "evaluation", "export")
     timings: dict[str, Any] = {"data": data_seconds, **{phase: {} for phase in phases}}
     predictions, drawn = {}, {}
-    x = _probe_inputs(task.input_spec[0])
+    x = model_files.probe_inputs(task.input_spec[0])
     for algorithm in config.algorithms:
         directory = output_dir / algorithm
-        evaluators = evaluators_of[algorithm in builders.LEARN_RATES]
+        scope = scopes[algorithm]
+        evaluators = evaluators_of[scope]
         weights = train.train_algorithm(
             config, task, algorithm, read, evaluators, directory, client_clock
         )
@@ -65,14 +65,35 @@ def run(
             timings["client_work"][algorithm] = metrics["client_seconds"].sum()
 
         start = time.perf_counter()
-        adapted = evaluation.adapt(config, task, algorithm, weights, read, evaluators)
+        measured_clients = evaluation.choose_and_measure(
+            protocol,
+            evaluators,
+            weights,
+            read,
+            task.validation_clients,
+            task.test_clients,
+            metric=task.metric,
+            higher_is_better=task.higher_is_better,
+            title=f"{algorithm}, adapting",
+        )
+        adapted = {
+            "data_source": task.data_source,
+            "adapts": scope.in_words(),
+            **measured_clients,
+        }
         run_directory.write_json(directory / "adaptation_test.json", adapted)
         timings["evaluation"][algorithm] = (
             metrics["evaluation_seconds"].sum() + time.perf_counter() - start
         )
 
         build_adapter = functools.partial(
-            adapted_client.build_adapter, config, task, weights, read, adapted["chosen"]
+            adapted_client.build_adapter,
+            protocol,
+            task,
+            weights,
+            read,
+            adapted["chosen"],
+            scope.head_layers,
         )
         ids = [client["client_id"] for client in adapted["clients"]]
         if task.measures is not None:
@@ -87,7 +108,9 @@ def run(
 
         start = time.perf_counter()
         home = directory / "keras_model"
-        model = _export(config, task, algorithm, weights, adapted["chosen"], home)
+        model = model_files.export_model(
+            config, task, algorithm, scope, weights, adapted["chosen"], home
+        )
         predictions[home] = model.predict(x, verbose=0)
         timings["export"][algorithm] = time.perf_counter() - start
     start = time.perf_counter()
@@ -99,43 +122,3 @@ def run(
     text = report.write_comparison(config, task, output_dir)
     run_directory.finish(output_dir)
     return text
-
-
-def _probe_inputs(spec: tf.TensorSpec) -> np.ndarray:
-    """Returns eight inputs of a model, made up, to compare its predictions on."""
-    shape = [8, *(size or 8 for size in spec.shape[1:])]
-    highest = 2 if spec.dtype.is_integer else 1  # ids 0 and 1, which any vocabulary has
-    return np.random.default_rng(0).uniform(0, highest, shape).astype(spec.dtype.as_numpy_dtype)
-
-
-def _export(config, task, algorithm, weights, chosen, directory) -> tf.keras.Model:
-    """Writes the trained Keras model with what is needed to adapt it, and returns it."""
-    model, rates = task.build_keras_model(), None
-    how: dict[str, Any] = {**chosen, "batch_size": config.adaptation_batch_size}
-    learns_rates = algorithm in builders.LEARN_RATES
-    export.to_keras(model, weights, learned_rates=learns_rates)
-    if learns_rates:
-        # Left uncompiled: no Keras optimizer has a rate for each weight, and another would adapt,
-        # but not as it was measured.
-        rates = list(weights.trainable)[len(model.trainable_variables) :]
-        how["learned_rates"] = export.RATES
-    else:
-        # Compiled so that `model.fit` on a client's examples is the adaptation that was measured.
-        model.compile(
-            optimizer=tf.keras.optimizers.SGD(chosen["inner_learning_rate"]),
-            loss=task.build_loss(),
-            # Whoever takes the model home has only Keras.
-            metrics=[m for m in task.build_metrics() if type(m).__module__.startswith("keras.")],
-        )
-        model.optimizer.build(model.trainable_variables)  # or loading warns of missing variables
-    metadata = {
-        "algorithm": algorithm,
-        "dataset": task.name,
-        "data_source": task.data_source,
-        "adaptation": how,
-        "config_hash": config.hash,
-    }
-    export.save(model, directory, metadata, rates)
-    for name, content in task.assets.items():
-        run_directory.write_json(directory / name, content)
-    return model

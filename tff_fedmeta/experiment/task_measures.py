@@ -10,7 +10,7 @@ import numpy as np
 from tqdm.contrib import concurrent
 
 from tff_fedmeta import seeds
-from tff_fedmeta.experiment.adapted_client import ExampleClient
+from tff_fedmeta.experiment.adapted_client import AdaptedClient
 
 FILE = "measures_test.json"
 BEFORE, AFTER = "before", "after"  # the ways to predict that algorithms differ in
@@ -21,7 +21,7 @@ Figures = Mapping[str, Mapping[str, float]]  # way to predict -> name -> figure
 def measure(
     of_client: Callable[..., Figures],
     client_ids: Sequence[str],
-    build_adapter: Callable[[], Callable[[str], ExampleClient]],
+    build_adapter: Callable[[], Callable[[str], AdaptedClient]],
     seed: int,
     title: str = "",
 ) -> dict[str, Any]:

@@ -10,28 +10,17 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_fedmeta import seeds
-from tff_fedmeta.aggregation import aggregators, privacy
-from tff_fedmeta.algorithms import adaptation, baselines, builders
+from tff_fedmeta.aggregation import privacy
 from tff_fedmeta.client import data as client_data
 from tff_fedmeta.config import ExperimentConfig, aggregator_options, failures
-from tff_fedmeta.experiment import evaluation, round_loop
+from tff_fedmeta.experiment import cohorts, evaluation, round_loop, summary
+from tff_fedmeta.experiment.process import build_process
 from tff_fedmeta.runtime import bytes_sent, tff_values
 
 _LOG = logging.getLogger(__name__)
 
 # On how many validation clients progress is measured during training.
 _MONITORED_CLIENTS = 20
-
-_BUILDERS = {**builders.ALGORITHMS, **baselines.BASELINES}
-_SERVER_OPTIMIZERS = {
-    "sgd": tff.learning.optimizers.build_sgdm,
-    "adam": tff.learning.optimizers.build_adam,
-    "yogi": tff.learning.optimizers.build_yogi,
-}
-_WEIGHTINGS = {
-    "examples": tff.learning.ClientWeighting.NUM_EXAMPLES,
-    "uniform": tff.learning.ClientWeighting.UNIFORM,
-}
 
 
 def train_algorithm(
@@ -51,12 +40,13 @@ def train_algorithm(
     sent = bytes_sent.bytes_per_client(process, config.clients_per_round)._asdict()
     poisson = guarantee is not None and guarantee.sampling == "poisson"
     sampler_of = functools.partial(
-        round_loop.poisson_sampler if poisson else round_loop.cohort_sampler,
+        cohorts.poisson_sampler if poisson else cohorts.cohort_sampler,
         clients_per_round=config.clients_per_round,
         seed=config.seed,
     )
-    cohort = failures.cohorts(config.failures, task.train_clients, sampler_of, config.seed)
+    cohort = cohorts.cohorts(config.failures, task.train_clients, sampler_of, config.seed)
     num_classes = _num_classes(task) if config.failures.flip_labels else 0
+    protocol = config.protocol(task.split)
     monitor = list(evaluators.values())[len(evaluators) // 2]
     monitored = task.validation_clients[:_MONITORED_CLIENTS]
 
@@ -82,8 +72,8 @@ def train_algorithm(
         return figures
 
     def evaluate(weights: Any) -> dict[str, float]:
-        clients = evaluation.adaptation_curves(config, monitor, weights, monitored, read)
-        rows = adaptation.measurable(clients)
+        clients = evaluation.adaptation_curves(protocol, monitor, weights, monitored, read)
+        rows = summary.measurable(clients)
         figures: dict[str, float] = {}
         for metric in dict.fromkeys(["loss", task.metric]):
             curves = np.array([row[metric] for row in rows])
@@ -134,68 +124,3 @@ def _num_classes(task: Any) -> int:
     """Returns how many classes the model of a classification tells apart."""
     outputs = task.build_keras_model().output_shape[-1]
     return 2 if outputs == 1 else outputs
-
-
-def build_process(
-    config: ExperimentConfig,
-    algorithm: str,
-    model_fn: Callable[[], tff.learning.models.VariableModel],
-    guarantee: Optional[privacy.Guarantee] = None,
-) -> tff.learning.templates.LearningProcess:
-    """Builds the learning process of one algorithm as the configuration has it.
-
-    Args:
-      config: The configuration.
-      algorithm: Which algorithm.
-      model_fn: As in every `build_*`.
-      guarantee: That of a private run, which tells the noise.
-    """
-    options = dict(config.aggregator_options)
-    if guarantee is not None:
-        options.update(noise_multiplier=guarantee.noise_multiplier, dp_epsilon=None)
-    values = dict(config.hyperparameters[algorithm])
-    server_optimizer = _server_optimizer(
-        values.pop("server_optimizer"),
-        values.pop("server_learning_rate"),
-        warmup=values.pop("server_warmup"),
-        decay=config.rounds if values.pop("server_decay") else None,
-    )
-    if "client_weighting" in values:
-        values["client_weighting"] = _WEIGHTINGS[values["client_weighting"]]
-    if "inner_learning_rate" in values:  # without local steps their number has no meaning
-        values.update(config.local_budget)
-    return _BUILDERS[algorithm](
-        model_fn,
-        batch_size=config.batch_size,
-        server_optimizer=server_optimizer,
-        model_aggregator=aggregators.build_aggregator(
-            config.aggregator, clients_per_round=config.clients_per_round, **options
-        ),
-        metrics_aggregator=aggregators.build_metrics_aggregator(config.aggregator),
-        roles=config.failures.need_roles,
-        **values,
-    )
-
-
-def _server_optimizer(
-    name: str, rate: float, warmup: int, decay: Optional[int]
-) -> tff.learning.optimizers.Optimizer:
-    """Builds a server optimizer.
-
-    Args:
-      name: Which one.
-      rate: Its learning rate.
-      warmup: Over how many rounds the rate rises linearly at first.
-      decay: Over how many rounds, from the first, it falls linearly to 0; None: it does not.
-    """
-    optimizer = _SERVER_OPTIMIZERS[name](rate)
-    if not warmup and decay is None:
-        return optimizer
-
-    def rate_of_round(done):  # TFF counts rounds from 0, and each moves a little
-        done = tf.cast(done, tf.float32)
-        risen = tf.minimum((done + 1) / warmup, 1.0) if warmup else 1.0
-        left = tf.maximum(1.0 - done / decay, 0.0) if decay else 1.0
-        return rate * risen * left
-
-    return tff.learning.optimizers.schedule_learning_rate(optimizer, rate_of_round)

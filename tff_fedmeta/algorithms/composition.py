@@ -1,0 +1,174 @@
+"""Clients' work composed with TFF's broadcast, aggregator and server optimizer.
+
+The arguments that builders share are described once, at `reptile.build_reptile` and, for the
+methods with a support and a query, at `maml.build_maml`.
+"""
+
+import functools
+from typing import Any, Callable, NamedTuple, Optional
+
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from tff_fedmeta import checks
+from tff_fedmeta.algorithms import client_work
+from tff_fedmeta.client import minibatches, model_checks, support_query
+from tff_fedmeta.client.model import ModelFn
+
+# The server's step of the methods that send gradients, where none is given: Adam's, because the
+# size of a meta-gradient says little about how far to go.
+_META_LEARNING_RATE = 0.001
+
+
+class Federation(NamedTuple):
+    """What every builder takes of the federation around the clients' work; see `build_reptile`."""
+
+    server_optimizer: Optional[tff.learning.optimizers.Optimizer]
+    client_weighting: tff.learning.ClientWeighting
+    model_aggregator: Optional[Any]
+    metrics_aggregator: Optional[Callable[..., Any]]
+    roles: bool
+
+
+def plan_local_training(
+    inner_learning_rate: float,
+    batch_size: int,
+    inner_epochs: Optional[int],
+    inner_steps: Optional[int],
+    shuffle: bool,
+) -> minibatches.PlanMinibatches:
+    """Checks how clients train, and returns what plans their steps.
+
+    Raises:
+      ValueError: If a value is out of its range, or both epochs and steps are given.
+    """
+    budget = checks.check_local_training(inner_learning_rate, batch_size, inner_epochs, inner_steps)
+    return functools.partial(
+        minibatches.plan_minibatches, batch_size=batch_size, shuffle=shuffle, **budget
+    )
+
+
+def compose_update(
+    model_fn: ModelFn,
+    compute_update: client_work.ComputeUpdate,
+    federation: Federation,
+    default_server_optimizer: tff.learning.optimizers.Optimizer,
+    *,
+    min_examples: int = 1,
+    initial_rate: Optional[float] = None,
+) -> tff.learning.templates.LearningProcess:
+    """Builds the learning process of an update that every client computes.
+
+    Args:
+      model_fn: A no-argument function returning a fresh `tff.learning.models.VariableModel`.
+      compute_update: What a client computes.
+      federation: What is around it.
+      default_server_optimizer: Applies the mean update where `federation` has no optimizer.
+      min_examples: The fewest examples of a client that contributes.
+      initial_rate: Where a learnt rate for each weight starts; None: there are none.
+    """
+    work = client_work.build_client_work(
+        model_fn,
+        compute_update,
+        learned_rates=initial_rate is not None,
+        client_weighting=federation.client_weighting,
+        metrics_aggregator=federation.metrics_aggregator,
+        min_examples=min_examples,
+        roles=federation.roles,
+    )
+    return compose(
+        model_fn,
+        work,
+        federation.server_optimizer or default_server_optimizer,
+        federation.model_aggregator,
+        initial_rate,
+    )
+
+
+def compose_split_update(
+    model_fn: ModelFn,
+    compute_update: client_work.ComputeUpdate,
+    federation: Federation,
+    default_server_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
+    *,
+    support_fraction: float,
+    split: str,
+    second_order: bool,
+    initial_rate: Optional[float] = None,
+) -> tff.learning.templates.LearningProcess:
+    """As `compose_update`, for an update that takes a `split` into support and query too.
+
+    Args:
+      model_fn: As in `compose_update`, and so are the arguments of the same names.
+      compute_update: What a client computes; it takes the keyword `split`.
+      federation: What is around it.
+      default_server_optimizer: None is Adam with rate 0.001.
+      support_fraction: The share of support, in (0, 1).
+      split: How clients split; see `support_query.split_support_query`.
+      second_order: Whether inner steps are differentiated, which a stochastic layer forbids.
+      initial_rate: Where learnt rates start; None: there are none.
+    """
+    checks.check_split(support_fraction, split)
+    if second_order:
+        model_checks.refuse_stochastic_layers(model_fn)
+    split_client = functools.partial(
+        support_query.split_support_query, support_fraction=support_fraction, split=split
+    )
+    return compose_update(
+        model_fn,
+        functools.partial(compute_update, split=split_client),
+        federation,
+        default_server_optimizer or tff.learning.optimizers.build_adam(_META_LEARNING_RATE),
+        min_examples=1 if split == "same" else 2,
+        initial_rate=initial_rate,
+    )
+
+
+def compose(
+    model_fn: ModelFn,
+    work: tff.learning.templates.ClientWorkProcess,
+    server_optimizer: tff.learning.optimizers.Optimizer,
+    model_aggregator: Optional[Any] = None,
+    initial_rate: Optional[float] = None,
+) -> tff.learning.templates.LearningProcess:
+    """Composes client work with TFF's broadcast, an aggregator and a server optimizer.
+
+    This is what makes a learning process of client work of your own.
+
+    Args:
+      model_fn: A no-argument function returning a fresh `tff.learning.models.VariableModel`.
+      work: What the clients do.
+      server_optimizer: Applies the mean update.
+      model_aggregator: A TFF aggregation factory; None is the weighted mean.
+      initial_rate: What a learnt rate for each weight starts from; None: there are none.
+    """
+
+    @tff.tensorflow.computation
+    def initial_weights():
+        weights = tff.learning.models.ModelWeights.from_model(model_fn())
+        if initial_rate is None:
+            return weights
+        rates = [tf.fill(w.shape, tf.cast(initial_rate, w.dtype)) for w in weights.trainable]
+        return tff.learning.models.ModelWeights([*weights.trainable, *rates], weights.non_trainable)
+
+    weights_type = initial_weights.type_signature.result
+    aggregator = taking_weights(model_aggregator)
+    return tff.learning.templates.compose_learning_process(
+        initial_weights,
+        tff.learning.templates.build_broadcast_process(weights_type),
+        work,
+        aggregator.create(weights_type.trainable, tff.TensorType(tf.float32.as_numpy_dtype)),
+        tff.learning.templates.build_apply_optimizer_finalizer(server_optimizer, weights_type),
+    )
+
+
+def taking_weights(model_aggregator: Optional[Any]) -> Any:
+    """Returns a TFF aggregation factory as one that is given the clients' weights.
+
+    One that takes none, such as `tff.learning.dp_aggregator`, ignores them: all clients count the
+    same. None is the weighted mean.
+    """
+    aggregator = model_aggregator or tff.aggregators.MeanFactory()
+    if isinstance(aggregator, tff.aggregators.UnweightedAggregationFactory):
+        return tff.aggregators.as_weighted_aggregator(aggregator)
+    return aggregator

@@ -1,0 +1,43 @@
+"""How initialisations are judged on clients that were not trained on. Needs no TensorFlow."""
+
+import dataclasses
+
+from tff_fedmeta import checks
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaptationProtocol:
+    """How clients adapt and are measured, the same way for every algorithm.
+
+    Each client splits its examples into support and query, adapts on support for up to `steps`
+    steps and is measured on query. Validation clients choose the rate and the number of steps; test
+    clients are read once, afterwards.
+
+    Attributes:
+      support_fraction: The share of a client's examples that is support, in (0, 1).
+      split: "random", "ordered" or "same"; see `client/support_query.py`.
+      batch_size: Support examples in a step, >= 1.
+      steps: The most steps of adaptation, >= 0.
+      learning_rates: The rates to choose from, each > 0. Learnt rates are used as they are.
+      seed: From which splits and orders derive, >= 0; they depend on it and a client's id alone.
+
+    Raises:
+      ValueError: If a value is out of its range.
+    """
+
+    support_fraction: float = 0.5
+    split: str = "random"
+    batch_size: int = 20
+    steps: int = 5
+    learning_rates: tuple[float, ...] = (0.01, 0.05, 0.1)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        checks.check_split(self.support_fraction, self.split)
+        checks.check_count("batch_size", self.batch_size, 1)
+        checks.check_count("steps", self.steps, 0)
+        checks.check_count("seed", self.seed, 0)
+        if not self.learning_rates:
+            raise ValueError("learning_rates must be one or more numbers > 0, but there are none.")
+        for rate in self.learning_rates:
+            checks.check_limits("learning_rates", rate, above=0)

@@ -1,0 +1,99 @@
+"""The Keras model that a run leaves for each algorithm, and what adapts it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tff_fedmeta import export
+from tff_fedmeta.client import model_checks
+from tff_fedmeta.config import ExperimentConfig
+from tff_fedmeta.experiment import run_directory
+from tff_fedmeta.experiment.evaluation import Scope
+
+
+def probe_inputs(spec: Any) -> Any:
+    """Returns eight inputs of a model, made up, to compare its predictions on.
+
+    Args:
+      spec: A structure of `tf.TensorSpec`s with unknown leading dimension.
+    """
+    random = np.random.default_rng(0)
+
+    def make(spec: tf.TensorSpec) -> np.ndarray:
+        shape = [8, *(size or 8 for size in spec.shape[1:])]
+        highest = 2 if spec.dtype.is_integer else 1  # ids 0 and 1, which any vocabulary has
+        return random.uniform(0, highest, shape).astype(spec.dtype.as_numpy_dtype)
+
+    return tf.nest.map_structure(make, spec)
+
+
+def export_model(
+    config: ExperimentConfig,
+    task: Any,
+    algorithm: str,
+    scope: Scope,
+    weights: Any,
+    chosen: Mapping[str, Any],
+    directory: Path,
+) -> tf.keras.Model:
+    """Writes the trained Keras model with what is needed to adapt it, and returns it.
+
+    Where the head alone adapts, the other layers are frozen: `model.fit` on a client's examples is
+    the adaptation that was measured.
+
+    Args:
+      config: The run's configuration.
+      task: The `datasets.Task`.
+      algorithm: What trained the weights.
+      scope: What moves when a client adapts.
+      weights: The trained `ModelWeights`, with learnt rates behind them if there are.
+      chosen: {"inner_learning_rate", "steps"} of adaptation.
+      directory: Where `model.keras`, `metadata.json` and the task's assets go.
+    """
+    model, rates = task.build_keras_model(), None
+    how: dict[str, Any] = {**chosen, "batch_size": config.adaptation_batch_size}
+    how["adapts"] = scope.in_words()
+    export.to_keras(model, weights, learned_rates=scope.learned_rates)
+    if scope.learned_rates:
+        # Left uncompiled: no Keras optimizer has a rate for each weight, and another would adapt,
+        # but not as it was measured.
+        rates = list(weights.trainable)[len(model.trainable_variables) :]
+        how["learned_rates"] = export.RATES
+    else:
+        if scope.head_layers is not None:
+            freeze_body(model, scope.head_layers)
+            how["weights"] = [variable.name for variable in model.trainable_variables]
+        model.compile(
+            optimizer=tf.keras.optimizers.SGD(chosen["inner_learning_rate"]),
+            loss=task.build_loss(),
+            # Whoever takes the model home has only Keras.
+            metrics=[m for m in task.build_metrics() if type(m).__module__.startswith("keras.")],
+        )
+        model.optimizer.build(model.trainable_variables)  # or loading warns of missing variables
+    metadata = {
+        "algorithm": algorithm,
+        "dataset": task.name,
+        "data_source": task.data_source,
+        "adaptation": how,
+        "config_hash": config.hash,
+    }
+    export.save(model, directory, metadata, rates)
+    for name, content in task.assets.items():
+        run_directory.write_json(directory / name, content)
+    return model
+
+
+def freeze_body(model: tf.keras.Model, head_layers: int) -> None:
+    """Freezes all layers of a Keras model but the last `head_layers` that have weights."""
+    head = {
+        id(model.trainable_variables[index])
+        for index in model_checks.head_variables(model, head_layers)
+    }
+    for layer in model.layers:
+        if not any(id(variable) in head for variable in layer.trainable_variables):
+            layer.trainable = False
+    if {id(variable) for variable in model.trainable_variables} != head:
+        raise RuntimeError("A layer of the model has weights inside and outside of the head.")

@@ -1,0 +1,118 @@
+"""The learning process of one algorithm as a configuration has it."""
+
+import inspect
+from typing import Any, Callable, Optional
+
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from tff_fedmeta.aggregation import aggregators, privacy
+from tff_fedmeta.algorithms.registry import REGISTRY
+from tff_fedmeta.config import ExperimentConfig
+from tff_fedmeta.config.hyperparameters import Server
+
+_SERVER_OPTIMIZERS = {
+    "sgd": tff.learning.optimizers.build_sgdm,
+    "adam": tff.learning.optimizers.build_adam,
+    "yogi": tff.learning.optimizers.build_yogi,
+}
+_WEIGHTINGS = {
+    "examples": tff.learning.ClientWeighting.NUM_EXAMPLES,
+    "uniform": tff.learning.ClientWeighting.UNIFORM,
+}
+
+
+def build_process(
+    config: ExperimentConfig,
+    algorithm: str,
+    model_fn: Callable[[], tff.learning.models.VariableModel],
+    guarantee: Optional[privacy.Guarantee] = None,
+) -> tff.learning.templates.LearningProcess:
+    """Builds the learning process of one algorithm as the configuration has it.
+
+    Args:
+      config: The configuration.
+      algorithm: Which algorithm.
+      model_fn: As in every `build_*`.
+      guarantee: That of a private run, which tells the noise.
+    """
+    options = dict(config.aggregator_options)
+    if guarantee is not None:
+        options.update(noise_multiplier=guarantee.noise_multiplier, dp_epsilon=None)
+    row = REGISTRY[algorithm]
+    values = dict(config.hyperparameters[algorithm])
+    if issubclass(row.hyperparameters, Server):
+        values["server_optimizer"] = _server_optimizer(
+            values.pop("server_optimizer"),
+            values.pop("server_learning_rate"),
+            warmup=values.pop("server_warmup"),
+            decay=config.rounds if values.pop("server_decay") else None,
+        )
+    if "client_weighting" in values:
+        values["client_weighting"] = _WEIGHTINGS[values["client_weighting"]]
+    if "inner_learning_rate" in values:  # without local steps their number has no meaning
+        values.update(config.local_budget)
+    offered = {
+        "batch_size": config.batch_size,
+        "model_aggregator": aggregators.build_aggregator(
+            config.aggregator, clients_per_round=config.clients_per_round, **options
+        ),
+        "metrics_aggregator": aggregators.build_metrics_aggregator(config.aggregator),
+        "roles": config.failures.need_roles,
+    }
+    needed = {*values, "batch_size"}
+    if config.aggregator != "mean":
+        needed.add("model_aggregator")
+    if config.failures.need_roles:
+        needed.add("roles")
+    arguments = {**offered, **values}
+    taken = _arguments_of(row.build)
+    missing = [] if taken is None else sorted(needed - taken)
+    if missing:
+        raise ValueError(
+            f"This run needs the builder of {algorithm} to take {', '.join(missing)}, but it takes "
+            f"{', '.join(sorted(taken or ()))}: add the arguments, or leave out the settings that "
+            "need them."
+        )
+    process = row.build(
+        model_fn,
+        **{name: value for name, value in arguments.items() if taken is None or name in taken},
+    )
+    if not isinstance(process, tff.learning.templates.LearningProcess):
+        raise TypeError(
+            f"The builder of {algorithm} must return a tff.learning.templates.LearningProcess, but "
+            f"returned {type(process).__name__}."
+        )
+    return process
+
+
+def _arguments_of(builder: Callable[..., Any]) -> Optional[set[str]]:
+    """Returns the keyword arguments that a builder takes; None: any."""
+    parameters = inspect.signature(builder).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return {parameter.name for parameter in parameters}
+
+
+def _server_optimizer(
+    name: str, rate: float, warmup: int, decay: Optional[int]
+) -> tff.learning.optimizers.Optimizer:
+    """Builds a server optimizer.
+
+    Args:
+      name: Which one.
+      rate: Its learning rate.
+      warmup: Over how many rounds the rate rises linearly at first.
+      decay: Over how many rounds, from the first, it falls linearly to 0; None: it does not.
+    """
+    optimizer = _SERVER_OPTIMIZERS[name](rate)
+    if not warmup and decay is None:
+        return optimizer
+
+    def rate_of_round(done):  # TFF counts rounds from 0, and each moves a little
+        done = tf.cast(done, tf.float32)
+        risen = tf.minimum((done + 1) / warmup, 1.0) if warmup else 1.0
+        left = tf.maximum(1.0 - done / decay, 0.0) if decay else 1.0
+        return rate * risen * left
+
+    return tff.learning.optimizers.schedule_learning_rate(optimizer, rate_of_round)

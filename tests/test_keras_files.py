@@ -324,6 +324,25 @@ NAMED = {
         "6,000,000,000",
     ),
     "classes": (sequential(keras_layer("CategoryEncoding", num_tokens=10**12)), "num_tokens"),
+    "unstacked": (functional(operation("unstack", ["input_x", 0, 0, {"axis": 1}])), "'unstack'"),
+    "split": (
+        functional(operation("split", ["input_x", 0, 0, {"num_or_size_splits": 2**28}])),
+        "'op'",
+        "num_or_size_splits",
+    ),
+    "planned": (
+        functional(operation("einsum", ["input_x", 0, 0, {"optimize": "optimal"}])),
+        "'op'",
+        "for ever",
+    ),
+    "iterated": (
+        sequential(keras_layer("SpectralNormalization", power_iterations=10**9)),
+        "'bad'",
+        "power_iterations",
+    ),
+    "odd class": (sequential(keras_layer(["Dense"])), "without a class"),
+    "odd name": (sequential(keras_layer("Lambda", name="x\n\x1b[2J" + "y" * 10**6)), "'x\\n"),
+    "odd number": (sequential(keras_layer("Reshape", target_shape=[10**300] * 30)), "'bad'"),
     "unrolled": (sequential(keras_layer("LSTM", units=1, unroll=True)), "'bad'", "unroll"),
     "circle": (
         functional(
@@ -435,6 +454,32 @@ def test_a_configuration_nested_without_end_is_refused(files, refused, tmp_path)
     source = files["sequential"][0]
     for text in (b"[" * 200_000, b'{"a":' * 200_000, b"[" * 300 + b"]" * 300):
         refused(with_members(source, tmp_path / "bad.keras", {"config.json": text}), "deep")
+
+
+def spoil(rng, value):
+    """Puts something else in a random place of a configuration."""
+    odd = [None, [], {}, 10**400, -1, 1.5, "x", "_CONSTANT_VALUE", [["a", 0, 0, {}]], True]
+    odd += [{"class_name": "Dense", "config": {}}, {"class_name": [], "config": 3}, [[[]]]]
+    while True:
+        keys = list(value) if isinstance(value, dict) else range(len(value))
+        key = keys[rng.integers(len(keys))]
+        inner = value[key]
+        if not inner or not isinstance(inner, (dict, list)) or rng.random() < 0.1:
+            value[key] = odd[rng.integers(len(odd))]
+            return
+        value = inner
+
+
+@pytest.mark.parametrize("name", ["nested", "arithmetic", "recurrent", "attention"])
+def test_a_damaged_configuration_never_ends_in_another_error(files, tmp_path, name):
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        bad = tmp_path / "bad.keras"
+        keras_samples.rewrite(files[name][0], bad, lambda config: spoil(rng, config))
+        try:
+            keras_files.check_archive(bad)
+        except KerasFileError as error:  # a rule of ours, not an accident of the checks
+            assert "is not opened" in str(error), str(error)
 
 
 # --- archives ------------------------------------------------------------------------------------

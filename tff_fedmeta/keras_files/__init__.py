@@ -15,73 +15,22 @@ import json
 import math
 import os
 import pathlib
-import stat
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable
 
+from tff_fedmeta.keras_files import archive, hdf5
 from tff_fedmeta.keras_files import config as configuration
-from tff_fedmeta.keras_files import hdf5
-from tff_fedmeta.keras_files.errors import KerasFileError, Refusal
+from tff_fedmeta.keras_files.archive import Archive, check_archive
+from tff_fedmeta.keras_files.errors import KerasFileError, Refusal, first_line
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 __all__ = ["Archive", "KerasFileError", "check_archive", "load_weights", "open_model"]
 
-_CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
-# The largest that each member may be; a training configuration and names are all that is text.
-_MAX_BYTES = {_CONFIG: 2**24, _METADATA: 2**16, _WEIGHTS: 2**31}
-_MAX_RATIO = 100  # of a compressed member, where it matters
-_SMALL = 2**20
 _MAX_NORMALISED = 2**24  # numbers of one example
-
-
-class Archive(NamedTuple):
-    """What a `.keras` file holds, checked.
-
-    Attributes:
-      config: The model's configuration, without that of its training.
-      weights: The HDF5 file of its weights.
-      num_weights: How many numbers they are.
-    """
-
-    config: dict[str, Any]
-    weights: bytes
-    num_weights: int
-
-
-def check_archive(path: str | os.PathLike[str]) -> Archive:
-    """Reads a `.keras` file and checks all of it; imports no TensorFlow and writes nothing.
-
-    Args:
-      path: The file.
-
-    Raises:
-      KerasFileError: If it is not there, damaged or refused; names the file and the layer.
-    """
-    path = pathlib.Path(path)
-    _check_regular(path, ".keras")
-    try:
-        if not zipfile.is_zipfile(path):
-            raise Refusal("it is not a zip archive, as models saved by Keras 2 are")
-        with zipfile.ZipFile(path) as archive:
-            members = _read_members(archive)
-        config = _parse(members[_CONFIG])
-        if isinstance(_parse(members[_METADATA]), dict):
-            version = str(_parse(members[_METADATA]).get("keras_version", ""))
-            if version.startswith("3"):
-                raise Refusal(
-                    f"Keras {version} saved it, but TensorFlow 2.14 opens those of Keras 2"
-                )
-        config = configuration.only_needed(config)
-        configuration.check(config)
-        return Archive(config, members[_WEIGHTS], hdf5.check(members[_WEIGHTS]))
-    except Refusal as error:
-        raise KerasFileError(f"{path} is not opened: {error}.") from error
-    except (OSError, zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:
-        raise KerasFileError(f"{path} is damaged ({error}).") from error
 
 
 def open_model(path: str | os.PathLike[str]) -> tf.keras.Model:
@@ -96,18 +45,18 @@ def open_model(path: str | os.PathLike[str]) -> tf.keras.Model:
     Raises:
       KerasFileError: If it is not there, damaged, refused, or Keras cannot build it.
     """
-    archive = check_archive(path)
+    checked = check_archive(path)
     import tensorflow as tf
 
     with tempfile.TemporaryDirectory(prefix="keras-file-") as directory:
         # What was checked, not what may have taken its place by now.
         copy = os.path.join(directory, "model.keras")
         with zipfile.ZipFile(copy, "w") as members:
-            members.writestr(_METADATA, "{}")
-            members.writestr(_CONFIG, json.dumps(archive.config))
-            members.writestr(_WEIGHTS, archive.weights)
+            members.writestr(archive.METADATA, "{}")
+            members.writestr(archive.CONFIG, json.dumps(checked.config))
+            members.writestr(archive.WEIGHTS, checked.weights)
         try:
-            creator = _bounded(archive.num_weights)
+            creator = _bounded(checked.num_weights)
             with tf.variable_creator_scope(creator), _bounded_normalization():
                 model = tf.keras.models.load_model(copy, compile=False, safe_mode=True)
         except Refusal as error:
@@ -115,7 +64,7 @@ def open_model(path: str | os.PathLike[str]) -> tf.keras.Model:
         except Exception as error:  # whatever an unfit file makes Keras raise
             raise KerasFileError(
                 f"{path} cannot be opened by Keras of TensorFlow {tf.__version__}: "
-                f"{_first_line(error)}."
+                f"{first_line(error)}."
             ) from error
     _check_outputs(path, model)
     return model
@@ -135,10 +84,10 @@ def load_weights(model: tf.keras.Model, path: str | os.PathLike[str]) -> tf.kera
       KerasFileError: If the file is not there, damaged or refused, or has other weights.
     """
     path = pathlib.Path(path)
-    _check_regular(path, ".weights.h5")
+    archive.check_regular(path, ".weights.h5")
     try:
-        if path.stat().st_size > _MAX_BYTES[_WEIGHTS]:
-            raise Refusal(f"it has more than {_MAX_BYTES[_WEIGHTS]:,} bytes")
+        if path.stat().st_size > archive.MAX_BYTES[archive.WEIGHTS]:
+            raise Refusal(f"it has more than {archive.MAX_BYTES[archive.WEIGHTS]:,} bytes")
         content = path.read_bytes()
         hdf5.check(content)
     except Refusal as error:
@@ -151,70 +100,8 @@ def load_weights(model: tf.keras.Model, path: str | os.PathLike[str]) -> tf.kera
         try:
             model.load_weights(copy)
         except Exception as error:  # whatever other weights make Keras raise
-            raise KerasFileError(f"{path} does not fit the model: {_first_line(error)}.") from error
+            raise KerasFileError(f"{path} does not fit the model: {first_line(error)}.") from error
     return model
-
-
-def _check_regular(path: pathlib.Path, suffix: str) -> None:
-    """Raises KerasFileError unless `path` is an ordinary file: a pipe would be waited for."""
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        raise KerasFileError(f"There is no file {str(path)!r} ({error.strerror}).") from error
-    if not stat.S_ISREG(mode):
-        raise KerasFileError(f"{path} must be a {suffix} file, but is not an ordinary file.")
-    if not path.name.endswith(suffix):
-        raise KerasFileError(f"{path} must be a {suffix} file: save it as one, with Keras 2.")
-
-
-def _read_members(archive: zipfile.ZipFile) -> dict[str, bytes]:
-    """Returns the archive's members: those that Keras writes for a model without assets."""
-    infos = archive.infolist()
-    names = [info.filename for info in infos]
-    for info in infos:
-        name = info.filename
-        if name not in _MAX_BYTES or names.count(name) > 1:
-            hint = ""
-            if name.endswith((".npz", ".npy", ".pkl")):
-                hint = " (NumPy's format can run code: save the weights as HDF5)"
-            elif name.startswith("assets"):
-                hint = " (layers with vocabularies are not opened)"
-            raise Refusal(
-                f"it must hold {', '.join(_MAX_BYTES)} once each and nothing else, but has "
-                f"{name[:80]!r}{hint}"
-            )
-        if stat.S_ISLNK(info.external_attr >> 16):
-            raise Refusal(f"its {name} is a link")
-        if info.flag_bits & 1 or info.compress_type not in (
-            zipfile.ZIP_STORED,
-            zipfile.ZIP_DEFLATED,
-        ):
-            raise Refusal(f"its {name} is encrypted, or compressed in an unusual way")
-        if info.file_size > _MAX_BYTES[name]:
-            raise Refusal(
-                f"its {name} has {info.file_size:,} bytes, more than {_MAX_BYTES[name]:,}"
-            )
-        if info.file_size > max(_SMALL, _MAX_RATIO * info.compress_size):
-            raise Refusal(
-                f"its {name} unpacks {info.compress_size:,} bytes to {info.file_size:,}, more than "
-                f"{_MAX_RATIO} times as many"
-            )
-    missing = [name for name in _MAX_BYTES if name not in names]
-    if missing:
-        raise Refusal(f"it has no {missing[0]}, as models saved by Keras 2 have")
-    try:
-        return {name: archive.read(name) for name in names}
-    except Exception as error:  # zlib, struct and zipfile all have their own
-        raise Refusal(f"its members cannot be unpacked ({_first_line(error)})") from error
-
-
-def _parse(text: bytes) -> Any:
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise Refusal("its configuration is nested too deep") from error
-    except ValueError as error:
-        raise Refusal(f"its configuration is not JSON ({error})") from error
 
 
 def _bounded(num_weights: int) -> Callable[..., Any]:
@@ -297,7 +184,3 @@ def _output_shapes(layer: tf.keras.layers.Layer) -> Iterator[tuple[int | None, .
                 shapes += shape
             else:
                 yield tuple(shape)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -5,7 +5,7 @@ A name is in the table because what it stands for computes numbers from numbers.
 (read vocabulary files), `LocallyConnected1D` and `2D` (a Python loop over every position),
 `SyncBatchNormalization` (talks to other processes), and every TensorFlow operation that reads or
 writes files, prints, calls Python, draws random numbers or makes a tensor of a size that stands in
-the file alone (`fill`, `range`, `eye`).
+the file alone (`fill`, `range`, `eye`) or a Python object of each part of one (`unstack`).
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ _OTHER = (
     *("expand_dims", "floor_div", "gather", "gather_nd", "identity", "norm", "one_hot"),
     *("ones_like", "pad", "rank", "repeat", "reshape", "reverse", "roll", "sequence_mask"),
     *("shape", "size", "slice", "sort", "split", "squeeze", "stack", "stop_gradient"),
-    *("strided_slice", "tensordot", "tile", "transpose", "unstack", "where", "zeros_like"),
+    *("strided_slice", "tensordot", "tile", "transpose", "where", "zeros_like"),
     *("__operators__.add", "__operators__.getitem", "__operators__.ragged_getitem"),
 )
 _NAMES = (

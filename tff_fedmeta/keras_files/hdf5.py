@@ -12,7 +12,8 @@ import math
 
 import h5py
 
-from tff_fedmeta.keras_files.errors import Refusal
+from tff_fedmeta.keras_files.errors import Refusal, first_line
+from tff_fedmeta.keras_files.objects import show
 
 _MAX_OBJECTS = 100_000
 
@@ -35,7 +36,7 @@ def check(content: bytes) -> int:
     except Refusal:
         raise
     except Exception as error:  # h5py passes on whatever HDF5 makes of a damaged file
-        raise Refusal(f"its weights cannot be read as HDF5 ({_first_line(error)})") from error
+        raise Refusal(f"its weights cannot be read as HDF5 ({first_line(error)})") from error
 
 
 def _check_objects(file: h5py.File, size: int) -> int:
@@ -48,11 +49,11 @@ def _check_objects(file: h5py.File, size: int) -> int:
             where = f"{group.name.rstrip('/')}/{name}"
             link = group.id.links.get_info(name.encode())
             if link.type != h5py.h5l.TYPE_HARD:
-                raise Refusal(f"its weights contain the link {where!r}, which points elsewhere")
+                raise Refusal(f"its weights contain the link {show(where)}, which points elsewhere")
             item = group[name]
             address = h5py.h5o.get_info(item.id).addr
             if address in seen:
-                raise Refusal(f"its weights contain {where!r} twice")
+                raise Refusal(f"its weights contain {show(where)} twice")
             seen.add(address)
             if len(seen) > _MAX_OBJECTS:
                 raise Refusal(f"its weights have more than {_MAX_OBJECTS:,} parts")
@@ -63,7 +64,7 @@ def _check_objects(file: h5py.File, size: int) -> int:
                 numbers += math.prod(item.shape)
                 num_bytes += math.prod(item.shape) * item.dtype.itemsize
             else:
-                raise Refusal(f"its weights contain {where!r}, which is not an array")
+                raise Refusal(f"its weights contain {show(where)}, which is not an array")
     if num_bytes > size:
         raise Refusal(f"its weights promise {num_bytes:,} bytes, but the file has {size:,}")
     return numbers
@@ -72,21 +73,19 @@ def _check_objects(file: h5py.File, size: int) -> int:
 def _check_dataset(dataset: h5py.Dataset, where: str) -> None:
     # A bool is an enumeration to HDF5; any other of them, references and text are no weights.
     if dataset.dtype.kind not in "fiub" or h5py.check_ref_dtype(dataset.dtype):
-        raise Refusal(f"its weights contain {where!r}, which is not an array of numbers")
+        raise Refusal(f"its weights contain {show(where)}, which is not an array of numbers")
     if dataset.shape is None:
-        raise Refusal(f"its weights contain {where!r}, which is empty")
+        raise Refusal(f"its weights contain {show(where)}, which is empty")
     how = dataset.id.get_create_plist()
     if dataset.is_virtual or how.get_layout() == h5py.h5d.VIRTUAL:
-        raise Refusal(f"its weights contain {where!r}, a virtual data set that reads other files")
+        raise Refusal(f"its weights contain {show(where)}, a virtual data set of other files")
     if how.get_external_count():
-        raise Refusal(f"its weights contain {where!r}, which is stored in another file")
+        raise Refusal(f"its weights contain {show(where)}, which is stored in another file")
     if how.get_nfilters() or how.get_layout() not in (h5py.h5d.CONTIGUOUS, h5py.h5d.COMPACT):
-        raise Refusal(f"its weights contain {where!r}, which is compressed or in chunks")
+        raise Refusal(f"its weights contain {show(where)}, which is compressed or in chunks")
     promised = math.prod(dataset.shape) * dataset.dtype.itemsize
     stored = dataset.id.get_storage_size()
     if stored < promised:
-        raise Refusal(f"its weights contain {where!r} of {promised:,} bytes, but store {stored:,}")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise Refusal(
+            f"its weights contain {show(where)} of {promised:,} bytes, but store {stored:,}"
+        )

@@ -1,6 +1,7 @@
 """Files in the cache that are whole but hold something odd: one sentence, with file and client."""
 
 import contextlib
+import functools
 import os
 import sqlite3
 
@@ -10,7 +11,8 @@ import tfds_files
 import tff_files
 
 import run_experiment
-from datasets import DataError, emnist, movielens, shakespeare, stackoverflow
+from datasets import DataError, emnist, movielens, omniglot, shakespeare, stackoverflow
+from datasets.tables import columns
 
 IMAGE = np.linspace(0, 1, 784).astype(np.float32)
 FIRST = "f0000_00"
@@ -95,7 +97,7 @@ def test_garbled_emnist_examples_are_named(tmp_path, value, part):
     said(lambda: emnist.load(data_source="tff", cache_dir=tmp_path), str(path), repr(FIRST), part)
 
 
-@pytest.mark.parametrize("odd", [b"f0000_00", 5.5, None, "", "o'hara", "x' OR '1'='1"])
+@pytest.mark.parametrize("odd", [b"f0000_00", None, "", "o'hara", "x' OR '1'='1"])
 def test_odd_client_ids_are_named(tmp_path, odd):
     path = write_emnist(tmp_path, [])
     for table in ("examples", "client_metadata"):
@@ -112,6 +114,19 @@ def test_odd_client_ids_are_named(tmp_path, odd):
             database.execute(f"UPDATE {table} SET client_id = ? WHERE client_id = ?", (odd, FIRST))
             database.commit()
     said(lambda: emnist.load(data_source="tff", cache_dir=tmp_path), str(path), f"id {odd!r} (")
+
+
+def test_a_client_id_that_is_not_utf8_is_named(tmp_path):
+    path = write_emnist(tmp_path, [])
+    for table in ("examples", "client_metadata"):
+        execute(
+            path,
+            f"UPDATE {table} SET client_id = CAST(? AS TEXT) WHERE client_id = ?",
+            (b"\xffa", FIRST),
+        )
+    said(
+        lambda: emnist.load(data_source="tff", cache_dir=tmp_path), str(path), "id b'\\xffa' (text)"
+    )
 
 
 def test_a_client_without_its_examples_is_named(tmp_path):
@@ -210,3 +225,51 @@ def test_a_pipe_or_a_foreign_class_in_a_directory_of_tfds_is_refused(tmp_path):
     features.unlink()
     os.mkfifo(features)
     said(load, str(features), "not an ordinary file")
+
+
+def rewrite_records(path, example):
+    """Writes the same example again and again in the place of a data set's records."""
+    import tensorflow as tf
+
+    (records,) = path.glob("*train.tfrecord*")
+    with tf.io.TFRecordWriter(str(records)) as writer:
+        for _ in range(60):
+            writer.write(example)
+
+
+@pytest.mark.parametrize(
+    ("example", "part"),
+    [
+        (b"\xff\xfe garbled", "an example is not a tf.train.Example"),
+        (tff_files.serialize({"user_id": 5}), "Data types don't match"),
+        (tff_files.serialize({"user_id": "5"}), "is required but could not be found"),
+    ],
+)
+def test_odd_records_of_tfds_are_one_sentence(tmp_path, example, part):
+    stars = [(user, movie, 4.0, 1) for user in range(10) for movie in range(6)]
+    rewrite_records(tfds_files.write_movielens(tmp_path, stars), example)
+    load = lambda: movielens.load(data_source="tfds", cache_dir=tmp_path)  # noqa: E731
+    said(load, "movielens/100k-ratings", part)
+
+
+def test_an_image_that_is_none_is_one_sentence(tmp_path):
+    import tensorflow_datasets as tfds
+
+    features = tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=(28, 28, 3)),
+            "label": tfds.features.ClassLabel(num_classes=60),
+        }
+    )
+    rows = [{"image": np.zeros([28, 28, 3], np.uint8), "label": label} for label in range(60)]
+    path = tfds_files.write(tmp_path, "omniglot", "3.0.0", features, {"train": rows})
+    rewrite_records(path, tff_files.serialize({"image": "not an image", "label": 1}))
+    load = lambda: omniglot.load(data_source="tfds", cache_dir=tmp_path)  # noqa: E731
+    said(load, "omniglot", "Unknown image file format")
+
+
+def test_a_table_that_is_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    pipe = tmp_path / "table.csv"
+    os.mkfifo(pipe)
+    for read in (columns.read, columns.sha256):
+        said(functools.partial(read, str(pipe)), "not an ordinary file")

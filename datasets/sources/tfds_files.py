@@ -152,10 +152,12 @@ class Files:
 
         try:
             yield
-        except tf.errors.OpError as error:
+        # TensorFlow's message holds the bytes that it could not parse, which need not be text.
+        except (tf.errors.OpError, UnicodeDecodeError) as error:
+            parsed = isinstance(error, tf.errors.OpError)
+            why = _first_line(error) if parsed else "an example is not a tf.train.Example"
             raise DataError(
-                f"The files of {self.name} are damaged or incomplete, {self.advice()} "
-                f"({_first_line(error)})."
+                f"The files of {self.name} are damaged or incomplete, {self.advice()} ({why})."
             ) from error
 
 

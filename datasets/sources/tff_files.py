@@ -246,17 +246,21 @@ def _limited(database: sqlite3.Connection, seconds: float) -> Iterator[None]:
 
 def _check_ids(database: sqlite3.Connection, split: str) -> None:
     """Looks for ids and counts that TFF cannot sort or would put into its own query unquoted."""
-    odd = database.execute(
-        "SELECT typeof(client_id), client_id FROM client_metadata WHERE split_name = ? AND "
-        "(typeof(client_id) != 'text' OR instr(client_id, char(39)) OR instr(client_id, char(0)) "
-        "OR client_id = '') LIMIT 1",
+    rows = database.execute(
+        "SELECT typeof(client_id), CAST(client_id AS BLOB) FROM client_metadata WHERE "
+        "split_name = ?",
         (split,),
-    ).fetchone()
-    if odd is not None:
-        raise _Damage(
-            f"its split {split!r} has the client id {odd[1]!r} ({odd[0]}), but ids must be text "
-            "without apostrophes"
-        )
+    )
+    for kind, content in rows:
+        try:
+            client_id = content.decode() if kind == "text" else content
+        except UnicodeDecodeError:
+            client_id = content
+        if not isinstance(client_id, str) or not client_id or set(client_id) & {"'", "\0"}:
+            raise _Damage(
+                f"its split {split!r} has the client id {client_id!r} ({kind}), but ids must be "
+                "text in UTF-8 without apostrophes"
+            )
 
 
 def check_reachable(url: str, seconds: float = PROBE_SECONDS) -> None:

@@ -41,6 +41,7 @@ def sha256(path: str) -> str:
       DataError: If the file cannot be read.
     """
     digest = hashlib.sha256()
+    _check_regular(path)
     try:
         with pathlib.Path(path).open("rb") as file:
             while chunk := file.read(2**20):
@@ -48,6 +49,12 @@ def sha256(path: str) -> str:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error
     return digest.hexdigest()
+
+
+def _check_regular(path: str) -> None:
+    # A pipe would be waited for, and could not be read twice.
+    if pathlib.Path(path).exists() and not pathlib.Path(path).is_file():
+        raise DataError(f"{path} cannot be read: it is not an ordinary file.")
 
 
 def read(path: str, text_columns: Iterable[str] = ()) -> pd.DataFrame:
@@ -65,6 +72,7 @@ def read(path: str, text_columns: Iterable[str] = ()) -> pd.DataFrame:
     """
     import pandas as pd
 
+    _check_regular(path)
     try:
         with pathlib.Path(path).open("rb") as file:
             is_parquet = file.read(len(_PARQUET)) == _PARQUET

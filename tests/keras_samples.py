@@ -78,6 +78,10 @@ def honest():
             ]
         )
 
+    def constants():
+        start = tf.constant_initializer(0.5)
+        return tf.keras.Sequential([entry([6]), layers.Dense(2, kernel_initializer=start)])
+
     def compiled():
         built = sequential()
         built.compile("adam", "mse", ["mae"])
@@ -85,7 +89,74 @@ def honest():
         return tf.keras.Sequential([entry([6]), built])
 
     kinds = (sequential, two_inputs, nested, arithmetic, recurrent, attention, images)
-    return {f.__name__: f for f in (*kinds, table, adapted, words, compiled)}
+    return {f.__name__: f for f in (*kinds, table, adapted, words, constants, compiled)}
+
+
+def every_layer():
+    """Builds a model with a branch for each layer that may be opened."""
+    import tensorflow as tf
+
+    layers, entry = tf.keras.layers, tf.keras.Input
+    rows, images, volumes = entry([8, 4]), entry([8, 8, 3]), entry([6, 6, 6, 2])
+    ids, key, vector = entry([5], dtype="int64"), entry([1], dtype="int64"), entry([3])
+    sequences = [entry([3, 8, 4]), entry([3, 6, 6, 2]), entry([3, 4, 4, 4, 1])]
+    branches = []
+
+    def add(inputs, name, *arguments, **options):
+        branches.append(getattr(layers, name)(*arguments, **options)(inputs))
+
+    for d, x in enumerate((rows, images, volumes), start=1):
+        for name in ("AveragePooling", "MaxPooling", "GlobalAveragePooling", "GlobalMaxPooling"):
+            add(x, f"{name}{d}D")
+        for name in ("Cropping", "UpSampling", "ZeroPadding"):
+            add(x, f"{name}{d}D")
+        add(x, f"Conv{d}D", 2, 2)
+        add(x, f"Conv{d}DTranspose", 2, 2)
+        add(x, f"SpatialDropout{d}D", 0.1)
+        add(sequences[d - 1], f"ConvLSTM{d}D", 2, 2)
+    for name in ("Masking", "Identity", "Flatten", "ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax"):
+        add(rows, name)
+    for name in ("ThresholdedReLU", "BatchNormalization", "LayerNormalization"):
+        add(rows, name)
+    for name in ("Dropout", "AlphaDropout", "GaussianDropout", "GaussianNoise"):
+        add(rows, name, 0.1)
+    for name in ("ActivityRegularization", "Rescaling"):
+        add(rows, name, 0.1)
+    for name in ("SimpleRNN", "LSTM", "GRU", "Dense"):
+        add(rows, name, 3)
+    add(rows, "RNN", [layers.SimpleRNNCell(2), layers.LSTMCell(2), layers.GRUCell(2)])
+    add(rows, "Bidirectional", layers.LSTM(2))
+    add(rows, "TimeDistributed", layers.Dense(2))
+    add(rows, "EinsumDense", "abc,cd->abd", output_shape=[8, 3])
+    add(rows, "Activation", "tanh")
+    add(rows, "Permute", (2, 1))
+    add(rows, "Reshape", [-1])
+    add(rows, "UnitNormalization")
+    add(rows, "Normalization", axis=None, mean=2.0, variance=3.0)
+    add(rows, "Discretization", [0.0, 1.0])
+    add(rows, "SeparableConv1D", 2, 2)
+    add(rows, "DepthwiseConv1D", 2)
+    branches.append(layers.MultiHeadAttention(2, 3)(rows, rows))
+    for name in ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate"):
+        add([rows, rows], name)
+    for name in ("Attention", "AdditiveAttention"):
+        add([rows, rows], name)
+    add([rows, rows], "Dot", 2)
+    add(images, "SeparableConv2D", 2, 2)
+    add(images, "DepthwiseConv2D", 2)
+    add(images, "GroupNormalization", 1)
+    for name in ("Resizing", "CenterCrop", "RandomCrop"):
+        add(images, name, 4, 4)
+    for name in ("Brightness", "Contrast", "Height", "Rotation", "Width", "Zoom"):
+        add(images, f"Random{name}", 0.1)
+    add(images, "RandomFlip")
+    add(images, "RandomTranslation", 0.1, 0.1)
+    add(ids, "Embedding", 7, 2)
+    add(ids, "CategoryEncoding", 5)
+    add(ids, "Hashing", 5)
+    add((key, key), "HashedCrossing", 5)
+    add(vector, "RepeatVector", 3)
+    return tf.keras.Model([rows, images, volumes, ids, key, vector, *sequences], branches)
 
 
 def rewrite(source, target, change=lambda config: None, **members):

@@ -38,7 +38,7 @@ LAYERS = frozenset(
         *("Attention", "AdditiveAttention", "MultiHeadAttention"),
         *("RNN", "StackedRNNCells", "SimpleRNN", "SimpleRNNCell"),
         *("LSTM", "LSTMCell", "GRU", "GRUCell"),
-        *("Bidirectional", "TimeDistributed", "SpectralNormalization"),
+        *("Bidirectional", "TimeDistributed"),
         *("Normalization", "Rescaling", "Resizing", "CenterCrop", "Discretization"),
         *("CategoryEncoding", "Hashing", "HashedCrossing"),
         *("RandomBrightness", "RandomContrast", "RandomCrop", "RandomFlip", "RandomHeight"),
@@ -58,6 +58,10 @@ CLASSES: dict[str, frozenset[str]] = {
             *("LecunNormal", "LecunUniform", "Ones", "Orthogonal", "RandomNormal"),
             *("RandomUniform", "TruncatedNormal", "VarianceScaling", "Zeros"),
         ]
+    ),
+    # What `tf.constant_initializer` and its like are saved as.
+    "tensorflow.python.ops.init_ops_v2": frozenset(
+        ["Constant", "Ones", "RandomNormal", "RandomUniform", "VarianceScaling", "Zeros"]
     ),
     "keras.regularizers": frozenset(["L1", "L2", "L1L2", "OrthogonalRegularizer"]),
     "keras.constraints": frozenset(

@@ -29,7 +29,6 @@ _MAX_COUNTS = {
     "num_or_size_splits": _MAX_PARTS,
     "num_tokens": 100_000,
     "num_bins": 100_000,
-    "power_iterations": 100,
 }
 
 _COMPOSITE = "_COMPOSITE_TYPE"  # stands before a sparse or ragged constant, which Keras decodes

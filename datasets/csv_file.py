@@ -415,6 +415,11 @@ def _absolute_error(scale: float) -> list[tf.keras.metrics.Metric]:
             super().__init__(name, dtype)
             self._scale = scale
 
+        def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+            # As columns: of two vectors Keras would count one error, that of the whole batch.
+            y_true, y_pred = tf.reshape(y_true, [-1, 1]), tf.reshape(y_pred, [-1, 1])
+            return super().update_state(y_true, y_pred, sample_weight)
+
         def result(self) -> tf.Tensor:
             return self._scale * super().result()
 

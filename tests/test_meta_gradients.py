@@ -13,6 +13,7 @@ import tensorflow_federated as tff
 from conftest import INPUT_SPEC, as_model_fn, dense, make_client, make_keras_model
 
 import tff_fedmeta as fm
+from tff_fedmeta.algorithms import baselines
 from tff_fedmeta.client import inner_loop
 
 pytestmark = pytest.mark.usefixtures("tff_runtime")
@@ -368,3 +369,54 @@ def test_maml_differentiates_through_the_momentum_of_the_inner_steps():
     momentum = SGD(123.0, momentum=0.9)  # its rate is that of the inner loop
     kwargs = dict(kwargs, inner_optimizer=momentum, inner_learning_rate=0.1)
     assert_gradient(moved(build(fm.build_maml, **kwargs)), expected)
+
+
+def test_maml_differentiates_through_the_clipping_of_the_inner_steps():
+    """Steps along the gradient, or along one of length 0.2 where it is longer."""
+
+    def objective(longest):
+        def of_client(weights, client):
+            for shares in client.steps:
+                gradient = jax.grad(
+                    lambda w, shares=shares: reference.loss(reference.dense, w, client, shares)
+                )(weights)
+                length = jnp.sqrt(sum(jnp.sum(g**2) for g in gradient))
+                scale = jnp.minimum(1.0, longest / length)
+                weights = [w - 0.5 * scale * g for w, g in zip(weights, gradient)]
+            return reference.loss(reference.dense, weights, client, client.query)
+
+        return of_client
+
+    kwargs = dict(support_fraction=0.3, inner_steps=3)
+    expected = dense_gradients(objective(0.2), **kwargs)
+    assert relative_error(dense_gradients(objective(jnp.inf), **kwargs), expected) > 0.05
+    process = build(fm.build_maml, inner_clip_norm=0.2, inner_learning_rate=0.5, **kwargs)
+    assert_gradient(moved(process), expected)
+
+
+@pytest.mark.parametrize("builder", [fm.build_reptile, baselines.build_fedavg])
+def test_reptile_and_fedavg_clip_their_steps(builder):
+    def process(**kwargs):
+        return builder(
+            as_model_fn(make_keras_model),
+            inner_learning_rate=1.0,
+            batch_size=100,
+            inner_steps=1,
+            shuffle=False,
+            **kwargs,
+        )
+
+    def step(process):
+        (x, y) = make_client(10, 10)
+        start = process.initialize()
+        end, _ = process.next(start, [fm.client_dataset(x, y)])
+        before, after = (process.get_model_weights(s).trainable for s in (start, end))
+        return [b - a for b, a in zip(before, after)]
+
+    whole = step(process())
+    assert norm(whole) > 0.05
+    clipped = step(process(inner_clip_norm=0.05))
+    for one, other in zip(clipped, whole):
+        np.testing.assert_allclose(one, other * 0.05 / norm(whole), rtol=1e-4, atol=1e-7)
+    loose = step(process(inner_clip_norm=100.0))
+    assert relative_error(loose, whole) < 1e-6

@@ -14,9 +14,6 @@ from tff_fedmeta.client import model as client_model
 from tff_fedmeta.client.meta_gradient import split_and_plan
 from tff_fedmeta.client.rules import SGD, Rule, build_rule
 
-# TFF adds these two to every Keras model; `num_query` already says it.
-_COUNTERS = ("num_examples", "num_batches")
-
 
 def build_adaptation_eval(
     model_fn: client_model.ModelFn,
@@ -143,7 +140,7 @@ def _measured_training(
 ) -> dict[str, tf.Tensor]:
     """Trains on support and returns each metric on query as [num_points], point 0 untrained."""
     finalizers = model.metric_finalizers()
-    names = [name for name in finalizers if name not in _COUNTERS]
+    names = [name for name in finalizers if name not in model_checks.COUNTERS]  # as num_query says
 
     def advance(point: tf.Tensor, state: Any, curves: dict[str, tf.TensorArray]) -> Any:
         # Point 0 runs the steps from 0 to 0: none.

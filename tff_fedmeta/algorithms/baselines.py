@@ -12,7 +12,7 @@ from tensorflow_federated.python.learning.algorithms import fed_sgd
 
 from tff_fedmeta import checks
 from tff_fedmeta.algorithms import client_roles, composition
-from tff_fedmeta.client import minibatches
+from tff_fedmeta.client import minibatches, rules
 from tff_fedmeta.client import model as client_model
 from tff_fedmeta.client.model import ModelFn
 
@@ -29,6 +29,7 @@ def build_fedavg(
     inner_epochs: Optional[int] = None,
     inner_steps: Optional[int] = None,
     shuffle: bool = True,
+    inner_clip_norm: float = 0.0,
     server_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
     client_weighting: tff.learning.ClientWeighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
     model_aggregator: Optional[Any] = None,
@@ -47,6 +48,7 @@ def build_fedavg(
       inner_epochs: Local epochs (1 if neither this nor `inner_steps` is given), or
       inner_steps: local steps.
       shuffle: Whether examples are shuffled, by each client's own seed.
+      inner_clip_norm: The longest gradient of a client's step, >= 0; 0 clips nothing.
       server_optimizer: Applies the mean update; None is SGD with rate 1.
       client_weighting: How much a client counts in the mean. TFF's NUM_EXAMPLES counts what a
         client trained on: with `inner_steps` that is not its size, as it is in Reptile. Its
@@ -71,6 +73,7 @@ def build_fedavg(
         inner_epochs=inner_epochs,
         inner_steps=inner_steps,
         shuffle=shuffle,
+        inner_clip_norm=inner_clip_norm,
         server_optimizer=server_optimizer,
         client_weighting=client_weighting,
         model_aggregator=model_aggregator,
@@ -88,6 +91,7 @@ def build_fedprox(
     inner_epochs: Optional[int] = None,
     inner_steps: Optional[int] = None,
     shuffle: bool = True,
+    inner_clip_norm: float = 0.0,
     server_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
     client_weighting: tff.learning.ClientWeighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
     model_aggregator: Optional[Any] = None,
@@ -109,6 +113,7 @@ def build_fedprox(
       inner_epochs: Local epochs, or
       inner_steps: local steps.
       shuffle: Whether examples are shuffled.
+      inner_clip_norm: The longest gradient of the loss, before the term is added.
       server_optimizer: Applies the mean update.
       client_weighting: How much a client counts in the mean.
       model_aggregator: A TFF aggregation factory for updates.
@@ -131,6 +136,7 @@ def build_fedprox(
         inner_epochs=inner_epochs,
         inner_steps=inner_steps,
         shuffle=shuffle,
+        inner_clip_norm=inner_clip_norm,
         server_optimizer=server_optimizer,
         client_weighting=client_weighting,
         model_aggregator=model_aggregator,
@@ -200,6 +206,7 @@ def _build_fedavg(
     inner_epochs: Optional[int],
     inner_steps: Optional[int],
     shuffle: bool,
+    inner_clip_norm: float,
     server_optimizer: Optional[tff.learning.optimizers.Optimizer],
     client_weighting: tff.learning.ClientWeighting,
     model_aggregator: Optional[Any],
@@ -208,7 +215,10 @@ def _build_fedavg(
 ) -> tff.learning.templates.LearningProcess:
     """Builds TFF's FedAvg on one-element clients."""
     budget = checks.check_local_training(inner_learning_rate, batch_size, inner_epochs, inner_steps)
+    checks.check_number("inner_clip_norm", inner_clip_norm, 0)
     client_optimizer = build_client_optimizer(inner_learning_rate)
+    if inner_clip_norm:
+        client_optimizer = _Clipping(client_optimizer, inner_clip_norm)
     cut_into_batches = _cutter(model_fn, batch_size, shuffle, budget, roles)
     if roles:
         work = tff.learning.templates.build_model_delta_client_work(
@@ -259,6 +269,21 @@ class _ProximalSGD(tff.learning.optimizers.Optimizer):
             tuple(tf.zeros_like(w) if g is None else g for w, g in zip(weights, gradients)),
         )
         return collections.OrderedDict(has_start=tf.constant(True), start=start), new_weights
+
+
+class _Clipping(tff.learning.optimizers.Optimizer):
+    """An optimizer that is given gradients whose common norm is at most `norm`."""
+
+    def __init__(self, optimizer: tff.learning.optimizers.Optimizer, norm: float):
+        self._optimizer = optimizer
+        self._norm = norm
+
+    def initialize(self, specs):
+        return self._optimizer.initialize(specs)
+
+    def next(self, state, weights, gradients):
+        clipped = rules.clip(tf.nest.flatten(gradients), self._norm)
+        return self._optimizer.next(state, weights, tf.nest.pack_sequence_as(weights, clipped))
 
 
 def _as_written() -> tf.data.Options:

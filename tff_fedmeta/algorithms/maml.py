@@ -22,7 +22,7 @@ from tff_fedmeta.client.meta_gradient import (
     split_and_plan,
 )
 from tff_fedmeta.client.model import ModelFn
-from tff_fedmeta.client.rules import SGD, Rule, build_rule
+from tff_fedmeta.client.rules import SGD, Rule, build_rule, clipping
 
 
 def maml(
@@ -93,6 +93,7 @@ def build_maml(
     split: str = "random",
     shuffle: bool = True,
     inner_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
+    inner_clip_norm: float = 0.0,
     server_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
     client_weighting: tff.learning.ClientWeighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
     model_aggregator: Optional[Any] = None,
@@ -119,6 +120,8 @@ def build_maml(
       shuffle: Whether the order of support is shuffled in every epoch, by each client's own seed.
       inner_optimizer: The rule of the inner steps, fresh at every client; None is plain SGD. Its
         learning rate is `inner_learning_rate`. Its steps are differentiated too.
+      inner_clip_norm: The longest gradient of an inner step, >= 0: longer ones are scaled to it,
+        and the scaling is differentiated too; 0 clips nothing.
       server_optimizer: Applies the mean gradient; None is Adam with rate 0.001.
       client_weighting: How much a client counts in the mean: by all of its examples, support and
         query, or all the same.
@@ -144,7 +147,7 @@ def build_maml(
         plan=plan_local_training(
             inner_learning_rate, batch_size, inner_epochs, inner_steps, shuffle
         ),
-        rule=build_rule(inner_optimizer, inner_learning_rate),
+        rule=build_rule(inner_optimizer, inner_learning_rate, inner_clip_norm),
         first_order=first_order,
     )
     return compose_split_update(
@@ -168,6 +171,7 @@ def build_meta_sgd(
     split: str = "random",
     shuffle: bool = True,
     inner_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
+    inner_clip_norm: float = 0.0,
     server_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
     client_weighting: tff.learning.ClientWeighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
     model_aggregator: Optional[Any] = None,
@@ -202,7 +206,7 @@ def build_meta_sgd(
     def meta_sgd(
         model: Any, examples: Any, seed: tf.Tensor, *, rates: Sequence[tf.Tensor], **settings: Any
     ) -> LocalUpdate:
-        return maml(model, examples, seed, rule=SGD(rates), plan=plan, **settings)
+        return maml(model, examples, seed, rule=clipping(SGD(rates), inner_clip_norm), plan=plan, **settings)
 
     return compose_split_update(
         model_fn,
@@ -228,6 +232,7 @@ def build_anil(
     split: str = "random",
     shuffle: bool = True,
     inner_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
+    inner_clip_norm: float = 0.0,
     server_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
     client_weighting: tff.learning.ClientWeighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
     model_aggregator: Optional[Any] = None,
@@ -259,7 +264,7 @@ def build_anil(
     update = functools.partial(
         maml,
         plan=plan,
-        rule=build_rule(inner_optimizer, inner_learning_rate),
+        rule=build_rule(inner_optimizer, inner_learning_rate, inner_clip_norm),
         first_order=first_order,
         moving=head,
     )

@@ -24,7 +24,7 @@ from tff_fedmeta.client.meta_gradient import (
     split_and_plan,
 )
 from tff_fedmeta.client.model import ModelFn
-from tff_fedmeta.client.rules import Rule, build_rule
+from tff_fedmeta.client.rules import Rule, build_rule, clip
 
 
 def per_fedavg(
@@ -39,6 +39,7 @@ def per_fedavg(
     local_meta_steps: int,
     whole_query: bool,
     first_order: bool = False,
+    clip_norm: float = 0.0,
     work_share: Optional[tf.Tensor] = None,
 ) -> LocalUpdate:
     """Per-FedAvg's update: how far tau local meta-steps move, theta_0 - theta_tau.
@@ -65,6 +66,7 @@ def per_fedavg(
       local_meta_steps: Tau, >= 1.
       whole_query: Whether every meta-step sees all of the query; otherwise they divide it.
       first_order: Whether the Hessian is left out.
+      clip_norm: The longest meta-gradient of a local meta-step; 0 clips nothing.
       work_share: The share of the meta-steps that are taken, float32 in (0, 1]; None: all.
 
     Returns:
@@ -98,7 +100,8 @@ def per_fedavg(
             first_order=first_order,
             num_steps=known,
         )
-        for variable, value, g in zip(model.trainable_variables, before, gradient.update):
+        direction = clip(gradient.update, clip_norm) if clip_norm else gradient.update
+        for variable, value, g in zip(model.trainable_variables, before, direction):
             variable.assign(value - meta_learning_rate * g)
         return step + 1, LocalUpdate(
             so_far.update,
@@ -130,6 +133,7 @@ def build_per_fedavg(
     split: str = "random",
     shuffle: bool = True,
     inner_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
+    inner_clip_norm: float = 0.0,
     server_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
     client_weighting: tff.learning.ClientWeighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
     model_aggregator: Optional[Any] = None,
@@ -150,6 +154,7 @@ def build_per_fedavg(
       inner_steps: inner steps in every meta-step, each of which sees all of the query.
       first_order: Whether the Hessian is left out, the paper's variant FO; otherwise it is
         multiplied exactly, where the paper's HF takes a difference of gradients.
+      inner_clip_norm: The longest gradient of an inner step and of a meta-step; 0 clips nothing.
       server_optimizer: Applies the mean update; None is SGD with rate 1, the mean itself.
 
     Returns:
@@ -172,11 +177,12 @@ def build_per_fedavg(
         plan=plan_local_training(
             inner_learning_rate, batch_size, inner_epochs, inner_steps, shuffle
         ),
-        rule=build_rule(inner_optimizer, inner_learning_rate),
+        rule=build_rule(inner_optimizer, inner_learning_rate, inner_clip_norm),
         meta_learning_rate=meta_learning_rate,
         local_meta_steps=local_meta_steps,
         whole_query=inner_steps is not None,
         first_order=first_order,
+        clip_norm=inner_clip_norm,
     )
     return compose_split_update(
         model_fn,

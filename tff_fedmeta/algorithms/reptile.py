@@ -71,6 +71,7 @@ def build_reptile(
     inner_steps: Optional[int] = None,
     shuffle: bool = True,
     inner_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
+    inner_clip_norm: float = 0.0,
     server_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
     client_weighting: tff.learning.ClientWeighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
     model_aggregator: Optional[Any] = None,
@@ -92,6 +93,8 @@ def build_reptile(
       shuffle: Whether examples are shuffled, by each client's own seed; False keeps their order.
       inner_optimizer: The rule of the clients' steps, fresh at every client; None is plain SGD.
         Its learning rate is `inner_learning_rate`.
+      inner_clip_norm: The longest gradient of a client's step, >= 0: longer ones are scaled to
+        it; 0 clips nothing.
       server_optimizer: Applies the mean update; None is SGD with epsilon = 1.
       client_weighting: How much a client counts in the mean.
       model_aggregator: A TFF aggregation factory for updates; None is the weighted mean. An
@@ -115,6 +118,6 @@ def build_reptile(
         plan=plan_local_training(
             inner_learning_rate, batch_size, inner_epochs, inner_steps, shuffle
         ),
-        rule=build_rule(inner_optimizer, inner_learning_rate),
+        rule=build_rule(inner_optimizer, inner_learning_rate, inner_clip_norm),
     )
     return compose_update(model_fn, update, federation, tff.learning.optimizers.build_sgdm(1.0))

@@ -30,9 +30,10 @@ def client_types(model_fn: ModelFn, learned_rates: bool = False, roles: bool = F
 
     Raises:
       ValueError: If training moves statistics of the model, which are not aggregated and so would
-        stay as they began (batch normalisation).
+        stay as they began (batch normalisation), or a metric does not add up over examples.
     """
     model_checks.refuse_moving_statistics(model_fn)
+    model_checks.refuse_uneven_metrics(model_fn)
     with tf.Graph().as_default():
         model = model_fn()
         weights = tff.learning.models.weights_type_from_model(model)

@@ -1,10 +1,12 @@
 """What a model does in training, found in the graph of its forward pass: Keras is hidden there."""
 
+import functools
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Callable, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
@@ -16,6 +18,10 @@ _SEED_ATTRIBUTE = "seed2"
 _INNER_SCOPES = re.compile(
     r"(?<=/)([^/]+)(/dropout(_\d+)?)?/(random|stateful|truncated)_(uniform|normal)(_\d+)?$"
 )
+
+
+# TFF adds these two to every Keras model.
+COUNTERS = ("num_examples", "num_batches")
 
 
 class ModelError(ValueError):
@@ -80,6 +86,64 @@ def refuse_stochastic_layers(
             f"forward pass draws random numbers in {_listed(layers)}: take the layer out (or set "
             "its rate to 0), or use a first-order method, which replays nothing (first_order=True "
             "where there is such an argument, or Reptile)."
+        )
+
+
+@functools.lru_cache(maxsize=1)  # it takes a second, and all computations of a run have one model
+def refuse_uneven_metrics(
+    model_fn: Callable[[], tff.learning.models.VariableModel],
+) -> None:
+    """Raises ModelError if a metric counts passes over examples instead of the examples.
+
+    Examples are measured in passes of different sizes, and clients' metrics are added up: what a
+    metric keeps must be the same for three examples in one pass as in passes of one and of two.
+    Keras' mean metrics do otherwise where labels are [n] and the model gives [n, 1]: they reduce
+    each pass to one number. So does a maximum.
+
+    Args:
+      model_fn: A no-argument function returning a fresh `tff.learning.models.VariableModel`.
+    """
+    with tf.Graph().as_default():  # keeps this model's variables out of the caller's graph
+        model = model_fn()
+        specs = tf.nest.flatten(model.input_spec)
+        if any(size is None for spec in specs for size in spec.shape[1:]):
+            return  # examples of which shape it takes is not known
+
+        @tf.function
+        def measure_passes() -> list[Any]:
+            kept = []
+            for count in range(4):
+                model.reset_metrics()
+                if count:
+                    blank = [tf.zeros([count, *spec.shape[1:]], spec.dtype) for spec in specs]
+                    batch = tf.nest.pack_sequence_as(model.input_spec, blank)
+                    model.forward_pass(batch, training=False)
+                unfinalized = model.report_local_unfinalized_metrics()
+                kept.append(tf.nest.map_structure(tf.identity, unfinalized))
+            return kept
+
+        measured = measure_passes()
+        with tf.compat.v1.Session() as session:
+            session.run(tf.compat.v1.global_variables_initializer())
+            nothing, one, two, three = session.run(measured)
+    uneven = [
+        name
+        for name in three
+        if name not in COUNTERS
+        and not all(
+            np.allclose(a + b - zero, c, rtol=1e-3, equal_nan=True)
+            for zero, a, b, c in zip(
+                *(tf.nest.flatten(kept[name]) for kept in (nothing, one, two, three))
+            )
+        )
+    ]
+    if uneven:
+        raise ModelError(
+            f"The metric {_listed(uneven)} counts passes over the data instead of examples, so its "
+            "value would depend on how the examples are cut into batches. If the labels are [n] "
+            "and the model gives [n, 1], make them agree: give the labels the shape [n, 1] in the "
+            "data and in input_spec. Otherwise use a metric that adds up over examples, such as "
+            "those of tf.keras.metrics."
         )
 
 

@@ -7,6 +7,8 @@ from typing import Any, Optional, Union
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from tff_fedmeta import checks
+
 LEARNING_RATE = "learning_rate"  # the key TFF's optimizers keep their rate under
 
 
@@ -125,15 +127,83 @@ class StatefulRule(Rule):
         return state, list(weights)
 
 
+class Clipped(Rule):
+    """A rule that is given gradients whose common Euclidean norm is at most `norm`.
+
+    Longer ones are scaled down, all weights' alike (Pascanu, Mikolov and Bengio, arXiv:1211.5063,
+    Algorithm 1). The scale is part of the step, so `inner_loop.differentiate` goes through it.
+
+    Args:
+      rule: What steps with the gradients.
+      norm: > 0.
+    """
+
+    def __init__(self, rule: Rule, norm: float):
+        self._rule = rule
+        self._norm = norm
+        self.learnable = rule.learnable
+        self.zero_where_undefined = rule.zero_where_undefined
+
+    def initialize(self, variables: Sequence[tf.Variable]) -> Any:
+        """Returns the state of the rule within."""
+        return self._rule.initialize(variables)
+
+    def step(self, state: Any, variables: Sequence[tf.Variable], gradients: Sequence[Any]) -> Any:
+        """Moves the variables in place and returns the next state."""
+        return self._rule.step(state, variables, clip(gradients, self._norm))
+
+    def next(
+        self, state: Any, weights: Sequence[tf.Tensor], gradients: Sequence[Any]
+    ) -> tuple[Any, list[tf.Tensor]]:
+        """The same step as a function, which a tape can differentiate."""
+        return self._rule.next(state, weights, clip(gradients, self._norm))
+
+
+def clip(gradients: Sequence[Any], norm: float) -> list[Any]:
+    """Scales gradients together, so that their common Euclidean norm is at most `norm` > 0.
+
+    A gradient may be None, which stays, or slices of rows. Where the norm is not finite the
+    gradients become NaN, so that a client that diverged is seen to have.
+    """
+    dense = [None if g is None else tf.convert_to_tensor(g) for g in gradients]
+    squares = [tf.reduce_sum(tf.square(tf.cast(g, tf.float32))) for g in dense if g is not None]
+    if not squares:
+        return dense
+    # The maximum comes before the root, whose derivative at 0 is not finite.
+    length = tf.sqrt(tf.maximum(tf.add_n(squares), norm**2))
+    scale = tf.where(tf.math.is_finite(length), norm / length, float("nan"))
+    return [None if g is None else g * tf.cast(scale, g.dtype) for g in dense]
+
+
 def build_rule(
-    optimizer: Optional[tff.learning.optimizers.Optimizer], learning_rate: float
+    optimizer: Optional[tff.learning.optimizers.Optimizer],
+    learning_rate: float,
+    clip_norm: float = 0.0,
 ) -> Rule:
     """Returns the rule of local steps: `optimizer` at `learning_rate`, or plain SGD for None.
 
+    Args:
+      optimizer: One of TFF's, or None.
+      learning_rate: Its rate.
+      clip_norm: The longest gradient, >= 0; 0: gradients are used as they are.
+
     Raises:
       TypeError: If `optimizer` is none of TFF's.
-      ValueError: If it does not let its learning rate be set, as one with a schedule does not.
+      ValueError: If it does not let its learning rate be set, as one with a schedule does not, or
+        `clip_norm` is out of its range.
     """
+    return clipping(_build_rule(optimizer, learning_rate), clip_norm)
+
+
+def clipping(rule: Rule, clip_norm: float) -> Rule:
+    """Returns a rule as it is for a `clip_norm` of 0, otherwise with clipped gradients."""
+    checks.check_number("inner_clip_norm", clip_norm, 0)
+    return Clipped(rule, float(clip_norm)) if clip_norm else rule
+
+
+def _build_rule(
+    optimizer: Optional[tff.learning.optimizers.Optimizer], learning_rate: float
+) -> Rule:
     if optimizer is None:
         return SGD(float(learning_rate))
     if not isinstance(optimizer, tff.learning.optimizers.Optimizer):

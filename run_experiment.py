@@ -74,6 +74,13 @@ _FLAGS: dict[str, list[tuple[Any, str, Any, str]]] = {
         ),
         (
             flags.DEFINE_float,
+            "inner_clip_norm",
+            None,
+            "Longest gradient of a local step, >= 0, for every algorithm that has such steps; "
+            "longer ones are scaled to it, 0: none is.",
+        ),
+        (
+            flags.DEFINE_float,
             "server_learning_rate",
             None,
             "The server's rate, >= 0, for every algorithm that is trained.",
@@ -212,7 +219,7 @@ _FLAGS["Options of data sets"] = [
 # Flags that are no fields of the configuration, or not under their own name.
 _NOT_CONFIGURATION = {
     *("dataset", "cache_dir", "output_dir", "resume", *_OPTIONS, *_AGGREGATOR_OPTIONS),
-    *("hparam", "inner_learning_rate", "server_learning_rate"),
+    *("hparam", "inner_learning_rate", "inner_clip_norm", "server_learning_rate"),
 }
 
 
@@ -224,7 +231,7 @@ def main(argv: Sequence[str]) -> int:
 
     Returns:
       The exit status: 0; 2 after a user's mistake, said in one sentence on stderr; 1 if TFF's
-      worker failed; 130 after Ctrl-C.
+      worker failed or every algorithm diverged; 130 after Ctrl-C.
     """
     if {"--help", "-help", "-h"} & set(argv[1:]):
         print(_help())
@@ -330,7 +337,7 @@ def _configuration(values: dict[str, Any]) -> ExperimentConfig:
     for algorithm in algorithms:
         check_choice("algorithm", algorithm, registry.REGISTRY)
     hparams: dict[str, dict[str, Any]] = {}
-    for name in ("inner_learning_rate", "server_learning_rate"):
+    for name in ("inner_learning_rate", "inner_clip_norm", "server_learning_rate"):
         if values[name] is None:
             continue
         takers = [
@@ -425,7 +432,7 @@ def _say_finished(output_dir: Path) -> None:
 
 def _run(config: ExperimentConfig, task: datasets.Task, output_dir: Path, seconds: float) -> int:
     from tff_fedmeta.client import model_checks
-    from tff_fedmeta.experiment import report, run, summary
+    from tff_fedmeta.experiment import divergence, report, run, summary
 
     print(f"Configuration: {config.to_json()}")
     print(
@@ -446,6 +453,9 @@ def _run(config: ExperimentConfig, task: datasets.Task, output_dir: Path, second
     ) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
+    except divergence.AllDivergedError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
     except worker_process.WorkerError as error:
         print(f"Error: {error}\nThe same command continues this run.", file=sys.stderr)
         return 1
@@ -454,7 +464,9 @@ def _run(config: ExperimentConfig, task: datasets.Task, output_dir: Path, second
         if (output_dir / plot).exists():
             print(f"Plot: {output_dir / plot}")
     for algorithm in config.algorithms:
-        print(f"Keras model: {output_dir / algorithm / 'keras_model' / 'model.keras'}")
+        model = output_dir / algorithm / "keras_model" / "model.keras"
+        if model.exists():  # not that of one that diverged
+            print(f"Keras model: {model}")
     return 0
 
 

@@ -206,7 +206,9 @@ def build_meta_sgd(
     def meta_sgd(
         model: Any, examples: Any, seed: tf.Tensor, *, rates: Sequence[tf.Tensor], **settings: Any
     ) -> LocalUpdate:
-        return maml(model, examples, seed, rule=clipping(SGD(rates), inner_clip_norm), plan=plan, **settings)
+        return maml(
+            model, examples, seed, rule=clipping(SGD(rates), inner_clip_norm), plan=plan, **settings
+        )
 
     return compose_split_update(
         model_fn,

@@ -41,7 +41,9 @@ class FedAvg(Server):
     server_learning_rate: float = setting(1.0, "The server's learning rate.", at_least=0)
     inner_learning_rate: float = setting(0.1, "Learning rate of the local steps.", at_least=0)
     inner_clip_norm: float = setting(
-        0.0, "Longest gradient of a local step; longer ones are scaled to it, 0: none is.", at_least=0
+        0.0,
+        "Longest gradient of a local step; longer ones are scaled to it, 0: none is.",
+        at_least=0,
     )
     client_weighting: str = setting(
         "examples",

@@ -6,7 +6,7 @@ Importing this needs no TensorFlow.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,11 +36,35 @@ class Divergence(NamedTuple):
         """Says it, and the way out, in a sentence."""
         loss = f"{self.loss:.3g}" if math.isfinite(self.loss) else "not finite"
         return (
-            f"{algorithm} diverged in round {self.round_num}: the loss is {loss}, above "
-            f"{self.limit:.4g}, {FACTOR:g} times what it was or might be at the start. Lower its rate "
+            f"{algorithm} diverged in round {self.round_num}: the loss is {loss}, more than "
+            f"{FACTOR:g} times that of an untrained model. Lower its rate "
             f"(--hparam={algorithm}.inner_learning_rate=...), or clip its gradients "
             "(--inner_clip_norm=1)."
         )
+
+
+class AllDivergedError(RuntimeError):
+    """No algorithm of a run has a result; the message says why and what to do."""
+
+
+class Watch:
+    """Tells the first time that a run leaves reason, and no more after that.
+
+    Args:
+      rows: Those of the rounds so far, in their order.
+    """
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]]):
+        self._limit = limit_of(rows[0]) if rows and rows[0].get("round") == 0 else FACTOR
+        self._told = any(loss_beyond_reason(row, self._limit) is not None for row in rows)
+
+    def see(self, round_num: int, row: Mapping[str, Any]) -> Divergence | None:
+        """Returns where a run diverged if this round is the first of it."""
+        loss = loss_beyond_reason(row, self._limit)
+        if loss is None or self._told:
+            return None
+        self._told = True
+        return Divergence(round_num, loss, self._limit)
 
 
 def limit_of(first: Mapping[str, Any]) -> float:
@@ -69,21 +93,35 @@ def find(metrics: pd.DataFrame) -> Divergence | None:
     Args:
       metrics: A row a round, indexed by it; round 0, where there is one, is before training.
     """
-    rows = {
-        round_num: {name: value for name, value in row.items() if not _is_missing(value)}
-        for round_num, row in metrics.to_dict("index").items()
-    }
+    rows = _measured(metrics)
     limit = limit_of(rows.get(0, {}))
     found = None
     for round_num, row in rows.items():
-        if not any(name in row for name in (*_LOSSES, "clients/non_finite")):
-            continue  # nothing was measured
         loss = loss_beyond_reason(row, limit)
         if loss is None:
             found = None  # it came back
         elif found is None:
             found = Divergence(int(round_num), loss, limit)
     return found
+
+
+def within_reason(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Returns the rows of `metrics.csv` whose losses, where they have some, are within reason."""
+    rows = _measured(metrics)
+    limit = limit_of(rows.get(0, {}))
+    return metrics[
+        [loss_beyond_reason(rows.get(number, {}), limit) is None for number in metrics.index]
+    ]
+
+
+def _measured(metrics: pd.DataFrame) -> dict[int, dict[str, Any]]:
+    """Returns round -> what was measured in it, for the rounds in which a loss was."""
+    rows = {
+        int(round_num): {name: value for name, value in row.items() if not _is_missing(value)}
+        for round_num, row in metrics.to_dict("index").items()
+    }
+    names = {*_LOSSES, "clients/non_finite"}
+    return {round_num: row for round_num, row in rows.items() if names & row.keys()}
 
 
 def _is_missing(value: Any) -> bool:

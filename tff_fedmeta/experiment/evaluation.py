@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, NamedTuple, Optional
 
+import numpy as np
 import tensorflow_federated as tff
 import tqdm
 
@@ -155,7 +156,8 @@ def choose_and_measure(
       "diverged_clients", "summary": of `summary.summarize`}.
 
     Raises:
-      NothingToMeasureError: If no client or no setting gives a finite figure.
+      NothingToMeasureError: If no client can be measured; NothingFiniteError: if no setting or no
+        client gives a finite figure.
     """
     total = len(evaluators) * len(validation_clients) + len(test_clients)
     with tqdm.tqdm(total=total, desc=title, unit="client") as bar:
@@ -181,6 +183,39 @@ def choose_and_measure(
         "skipped_clients": skipped,
         "diverged_clients": diverged,
         "summary": summary.summarize(rows, metric, steps, higher_is_better),
+    }
+
+
+def measure_nothing(
+    protocol: AdaptationProtocol,
+    evaluators: Evaluators,
+    weights: Any,
+    read: Read,
+    test_clients: Sequence[str],
+    metric: str,
+) -> dict[str, Any]:
+    """Returns as `choose_and_measure` does, of an algorithm that diverged.
+
+    Its clients have their sizes, and null for every figure: none of them means anything.
+    """
+    rate, evaluator = next(iter(evaluators.items()))
+    curves = adaptation_curves(protocol, evaluator, weights, test_clients, read)
+    clients = [
+        {
+            name: [None] * (protocol.steps + 1) if np.ndim(value) else _plain(value)
+            for name, value in {"client_id": client, **result}.items()
+        }
+        for client, result in zip(test_clients, curves)
+    ]
+    rows = summary.measurable(clients)
+    return {
+        "metric": metric,
+        "steps": list(range(protocol.steps + 1)),
+        "chosen": {"inner_learning_rate": rate, "steps": 0},
+        "clients": rows,
+        "skipped_clients": [row["client_id"] for row in clients if row["num_query"] == 0],
+        "diverged_clients": [row["client_id"] for row in rows],
+        "summary": summary.summary_of_nothing(),
     }
 
 
@@ -251,4 +286,4 @@ def _plain(value: Any) -> Any:
         value = value.tolist()
     if isinstance(value, list):
         return [_plain(item) for item in value]
-    return value if math.isfinite(value) else None
+    return value if isinstance(value, str) or math.isfinite(value) else None

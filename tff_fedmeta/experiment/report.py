@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from tff_fedmeta.config import ExperimentConfig, aggregator_options
-from tff_fedmeta.experiment import run_directory, task_measures
+from tff_fedmeta.experiment import divergence, run_directory, task_measures
 from tff_fedmeta.experiment.adapted_client import AdaptedClient
 
+_PERCENTILES = ("before p10 / p50 / p90", "after p10 / p50 / p90")
 EXAMPLE = "example_client.png"
 _STAND_IN = "embedded (synthetic, not comparable with published figures)"
 # What Reptile's hyperparameters mean where they are not FedAvg's.
@@ -41,8 +42,9 @@ def write_comparison(config: ExperimentConfig, task: Any, output_dir: Path) -> s
         measured = {
             name: json.loads((output_dir / name / task_measures.FILE).read_text())["summary"]
             for name in config.algorithms
+            if not adapted[name].get("diverged")
         }
-        text += measures_table(measured, task.measures.explanation)
+        text += "" if not measured else measures_table(measured, task.measures.explanation)
     run_directory.write_text(output_dir / run_directory.COMPARISON, text)
     return text
 
@@ -120,6 +122,7 @@ def table(
         "all*: of all clients in all rounds of training.",
         "",
         *(f"- {line}" for line in _differences(config)),
+        *(f"- {one['diverged']}" for one in adapted.values() if one.get("diverged")),
         *(f"- {line}" for line in _failures(config) + _privacy(config, task, metrics)),
         "",
         f"Configuration {config.hash}, seed {config.seed}; see config.json.",
@@ -134,13 +137,18 @@ def _row(metrics: pd.DataFrame, adapted: dict[str, Any], clients_per_round: int)
     sampled = metrics.get("clients/sampled", clients_per_round)
     answered = sampled - metrics.get("clients/dropped", 0)
     before, after = summary["before"], summary["after"]
+    figures = dict.fromkeys(("before", "after", *_PERCENTILES, "hurt", "adaptation"), "diverged")
+    if not adapted.get("diverged"):
+        figures = {
+            "before": f"{before['mean']:.4f} ± {before['std']:.4f}",
+            "after": f"{after['mean']:.4f} ± {after['std']:.4f}",
+            "before p10 / p50 / p90": "{p10:.3f} / {p50:.3f} / {p90:.3f}".format(**before),
+            "after p10 / p50 / p90": "{p10:.3f} / {p50:.3f} / {p90:.3f}".format(**after),
+            "hurt": f"{summary['share_hurt']:.1%}",
+            "adaptation": f"{chosen['steps']} steps at {_rate_in_words(chosen)}",
+        }
     return {
-        "before": f"{before['mean']:.4f} ± {before['std']:.4f}",
-        "after": f"{after['mean']:.4f} ± {after['std']:.4f}",
-        "before p10 / p50 / p90": "{p10:.3f} / {p50:.3f} / {p90:.3f}".format(**before),
-        "after p10 / p50 / p90": "{p10:.3f} / {p50:.3f} / {p90:.3f}".format(**after),
-        "hurt": f"{summary['share_hurt']:.1%}",
-        "adaptation": f"{chosen['steps']} steps at {_rate_in_words(chosen)}",
+        **figures,
         "rounds": f"{metrics.index.max():,}",
         "examples": f"{int(_examples(metrics).sum()):,}",
         "gradient evaluations": f"{int(_gradient_evaluations(metrics).sum()):,}",
@@ -282,7 +290,8 @@ def plot(
     column = f"validation/{task.metric}"
     for index, name in enumerate(config.algorithms):
         color = f"C{index}"
-        evaluated = metrics[name].dropna(subset=[f"{column}_after"])
+        sound = divergence.within_reason(metrics[name])
+        evaluated = sound.dropna(subset=[f"{column}_after"])
         gradients = _gradient_evaluations(metrics[name]).cumsum()[evaluated.index]
         for axes, x in ((rounds_axes, evaluated.index), (budget_axes, gradients)):
             axes.plot(x, evaluated[f"{column}_after"], "o-", color=color, label=f"{name}, adapted")
@@ -294,6 +303,9 @@ def plot(
                 alpha=0.6,
                 label=f"{name}, before adapting",
             )
+        if adapted[name].get("diverged"):
+            rounds_axes.plot([], [], color=color, label=f"{name} diverged")
+            continue
         _plot_adaptation(steps_axes, adapted[name], task.metric, name, color)
         _plot_clients(clients_axes, adapted[name], task.metric, name, color)
     rounds_axes.set(title="Validation clients during training", xlabel="round", ylabel=task.metric)
@@ -320,7 +332,8 @@ def plot(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (rounds_axes, budget_axes, steps_axes, clients_axes):
         axes.grid(alpha=0.3)
-        axes.legend()
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend()
     return figure
 
 
@@ -328,6 +341,8 @@ def _plot_adaptation(axes, result, metric, name, color) -> None:
     curves = np.array([client[metric] for client in result["clients"]], np.float64)
     curves = curves[np.isfinite(curves).all(axis=1)]  # without those that diverged at any step
     rate, chosen = _rate_in_words(result["chosen"]), result["chosen"]["steps"]
+    if not len(curves):
+        return
     mean = curves.mean(axis=0)
     axes.plot(result["steps"], mean, color=color, label=f"{name} at {rate}")
     axes.fill_between(

@@ -14,7 +14,7 @@ import pandas as pd
 import tensorflow_federated as tff
 import tqdm
 
-from tff_fedmeta.experiment import checkpoints, run_directory
+from tff_fedmeta.experiment import checkpoints, divergence, run_directory
 
 _LOG = logging.getLogger(__name__)
 
@@ -82,6 +82,7 @@ def train(
 
         if done == 0 and evaluate is not None:
             records.add_row({**labels, **evaluated()}, 0)
+        watch = divergence.Watch(records.rows)
         # A log file wants a line now and then, a terminal a bar that moves.
         interval = 0.5 if sys.stderr.isatty() else 10.0
         with tqdm.tqdm(
@@ -101,10 +102,13 @@ def train(
                 last = round_num == rounds
                 if last or round_num % rounds_per_evaluation == 0:
                     row.update(evaluated())
+                diverged = watch.see(round_num, row)
+                if diverged is not None:
+                    bar.write(f"WARNING: {diverged.in_words(title)}")
                 records.add_row(row, round_num)
                 if last or round_num % rounds_per_checkpoint == 0:
                     records.add_checkpoint(state, round_num)
-                shown = {name: f"{row[key]:.3f}" for name, key in _SHOWN.items() if key in row}
+                shown = {name: f"{row[key]:.4g}" for name, key in _SHOWN.items() if key in row}
                 bar.set_postfix(shown, refresh=False)
                 bar.update()
     return state
@@ -148,7 +152,7 @@ class _Records:
         # A loop of its own: `asyncio.run` would take the thread's away, which TFF's loops need.
         self._loop = asyncio.new_event_loop()
         self._directory = directory
-        self._rows: list[Mapping[str, Any]] = []
+        self.rows: list[Mapping[str, Any]] = []
         if directory is not None:
             self._checkpoints = checkpoints.Checkpoints(directory / "checkpoints", self._loop)
             self._board = tff.program.TensorBoardReleaseManager(directory / "tensorboard")
@@ -178,13 +182,13 @@ class _Records:
         if there != found.rows:
             run_directory.write_text(file, found.rows)
         rows = pd.read_csv(io.StringIO(found.rows), float_precision="round_trip")
-        self._rows = rows.to_dict("records")
+        self.rows = rows.to_dict("records")
         return found.state, found.round_num
 
     def add_row(self, row: Mapping[str, Any], round_num: int) -> None:
         """Adds a round's row, which is in the file from the next checkpoint on."""
         if self._directory is not None:
-            self._rows.append({"round": round_num, **row})
+            self.rows.append({"round": round_num, **row})
             self._loop.run_until_complete(self._board.release(row, round_num))
 
     def add_checkpoint(self, state: Any, round_num: int) -> None:
@@ -194,7 +198,7 @@ class _Records:
         amid an append would leave half a row.
         """
         if self._directory is not None:
-            text = pd.DataFrame(self._rows).to_csv(index=False)
+            text = pd.DataFrame(self.rows).to_csv(index=False)
             self._checkpoints.save(state, text, round_num)
             run_directory.write_text(self._directory / _ROWS, text)
             self._checkpoints.drop_old()

@@ -1,6 +1,7 @@
 """One experiment from data to comparison: train each algorithm, adapt, report, export."""
 
 import functools
+import logging
 import time
 from pathlib import Path
 from typing import Any, Callable, Optional
@@ -10,13 +11,17 @@ from tff_fedmeta.client import data as client_data
 from tff_fedmeta.config import ExperimentConfig
 from tff_fedmeta.experiment import (
     adapted_client,
+    divergence,
     evaluation,
     model_files,
     report,
     run_directory,
+    summary,
     task_measures,
     train,
 )
+
+_LOG = logging.getLogger(__name__)
 
 
 def run(
@@ -39,6 +44,9 @@ def run(
 
     Returns:
       The comparison table, in Markdown.
+
+    Raises:
+      AllDivergedError: If no algorithm has a result, so that there is nothing to compare.
     """
     read = client_data.cached_reader(task.read_client)
     protocol = config.protocol(task.split)
@@ -50,6 +58,7 @@ def run(
     phases = ("training", "client_work", "evaluation", "export")
     timings: dict[str, Any] = {"data": data_seconds, **{phase: {} for phase in phases}}
     predictions, drawn = {}, {}
+    reasons: dict[str, str] = {}
     x = model_files.probe_inputs(task.input_spec[0])
     for algorithm in config.algorithms:
         directory = output_dir / algorithm
@@ -65,20 +74,32 @@ def run(
             timings["client_work"][algorithm] = metrics["client_seconds"].sum()
 
         start = time.perf_counter()
-        measured_clients = evaluation.choose_and_measure(
-            protocol,
-            evaluators,
-            weights,
-            read,
-            task.validation_clients,
-            task.test_clients,
-            metric=task.metric,
-            higher_is_better=task.higher_is_better,
-            title=f"{algorithm}, adapting",
-        )
+        diverged = divergence.find(metrics)
+        why = None if diverged is None else diverged.in_words(algorithm)
+        if why is None:
+            try:
+                measured_clients = evaluation.choose_and_measure(
+                    protocol,
+                    evaluators,
+                    weights,
+                    read,
+                    task.validation_clients,
+                    task.test_clients,
+                    metric=task.metric,
+                    higher_is_better=task.higher_is_better,
+                    title=f"{algorithm}, adapting",
+                )
+            except summary.NothingFiniteError as error:
+                why = f"{algorithm} diverged: {error}"
+        if why is not None:
+            reasons[algorithm] = why
+            measured_clients = evaluation.measure_nothing(
+                protocol, evaluators, weights, read, task.test_clients, task.metric
+            )
         adapted = {
             "data_source": task.data_source,
             "adapts": scope.in_words(),
+            "diverged": why,
             **measured_clients,
         }
         run_directory.write_json(directory / "adaptation_test.json", adapted)
@@ -86,6 +107,8 @@ def run(
             metrics["evaluation_seconds"].sum() + time.perf_counter() - start
         )
 
+        if why is not None:
+            continue  # there is nothing to draw, and nothing that anyone should use
         build_adapter = functools.partial(
             adapted_client.build_adapter,
             protocol,
@@ -113,12 +136,17 @@ def run(
         )
         predictions[home] = model.predict(x, verbose=0)
         timings["export"][algorithm] = time.perf_counter() - start
-    start = time.perf_counter()
-    export.verify(predictions, x)
-    timings["export"]["verification"] = time.perf_counter() - start
+    if predictions:
+        start = time.perf_counter()
+        export.verify(predictions, x)
+        timings["export"]["verification"] = time.perf_counter() - start
     run_directory.write_json(output_dir / "timings.json", timings)
     if drawn:
         report.write_example(task, client, drawn, output_dir)
+    if len(reasons) == len(config.algorithms):
+        raise divergence.AllDivergedError(" ".join(reasons.values()))
     text = report.write_comparison(config, task, output_dir)
+    for why in reasons.values():
+        _LOG.warning("%s It has no figures and no exported model.", why)
     run_directory.finish(output_dir)
     return text

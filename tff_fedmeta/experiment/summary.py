@@ -11,6 +11,10 @@ class NothingToMeasureError(ValueError):
     """There is no figure to go by; the message says why and what to do."""
 
 
+class NothingFiniteError(NothingToMeasureError):
+    """What was trained has diverged: no figure is finite."""
+
+
 def choose_adaptation(
     curves: Mapping[Optional[float], Sequence[Mapping[str, Any]]],
     metric: str,
@@ -29,7 +33,8 @@ def choose_adaptation(
       then to the smaller rate.
 
     Raises:
-      NothingToMeasureError: If no client has a query to measure on, or no setting a finite mean.
+      NothingToMeasureError: If no client has a query to measure on; NothingFiniteError: if no
+        setting has a finite mean.
     """
     best, best_rate = None, None
     for rate in sorted(curves, key=_as_number):
@@ -40,7 +45,7 @@ def choose_adaptation(
             if math.isfinite(score) and (best is None or candidate > best):
                 best, best_rate = candidate, rate
     if best is None:
-        raise NothingToMeasureError(
+        raise NothingFiniteError(
             f"No setting gave a finite {metric} on the validation clients; use a smaller "
             "inner_learning_rate for training."
         )
@@ -83,13 +88,13 @@ def summarize(
       metric is not finite, where adapting diverged, counts as hurt, and nowhere else.
 
     Raises:
-      NothingToMeasureError: If no client's metric is finite.
+      NothingFiniteError: If no client's metric is finite.
     """
     curves = np.array([result[metric] for result in results], np.float64)  # None becomes NaN
     before, after = curves[:, 0], curves[:, steps]
     finite = np.isfinite(before) & np.isfinite(after)
     if not finite.any():
-        raise NothingToMeasureError(
+        raise NothingFiniteError(
             f"No client has a finite {metric} after adapting; use a smaller inner_learning_rate "
             "for training, or smaller adaptation_learning_rates."
         )
@@ -99,6 +104,12 @@ def summarize(
         "after": _distribution(after[finite]),
         "share_hurt": float(np.mean(hurt)),
     }
+
+
+def summary_of_nothing() -> dict[str, Any]:
+    """Returns what `summarize` does, of an algorithm that diverged: no figure, all hurt."""
+    nothing = dict.fromkeys(("mean", "std", "p10", "p50", "p90"))
+    return {"before": nothing, "after": nothing, "share_hurt": 1.0}
 
 
 def _distribution(values: np.ndarray) -> dict[str, float]:

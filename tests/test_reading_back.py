@@ -6,6 +6,7 @@ import pathlib
 
 import pytest
 
+from tff_fedmeta.config import ExperimentConfig
 from tff_fedmeta.experiment import ownership, run_directory
 
 ROOT = pathlib.Path(run_directory.__file__).parents[2]
@@ -68,6 +69,24 @@ def test_a_checkpoint_of_another_user_in_a_directory_of_ones_own_is_said_too(tmp
     assert ownership.foreign_owner(tmp_path).startswith(
         f"{checkpoint} belongs to user number 54321"
     )
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"a":' * 200_000, "[]", "5", "{", '"a"', "{}"])
+def test_a_configuration_that_is_none_is_one_sentence(text):
+    with pytest.raises(ValueError) as error:
+        ExperimentConfig.from_json(text)
+    assert "\n" not in str(error.value)
+
+
+def test_a_lock_that_is_a_link_does_not_empty_its_target(tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_text("keep")
+    directory = tmp_path / "run"
+    directory.mkdir()
+    (directory / ".lock").symlink_to(precious)
+    with pytest.raises(run_directory.RunDirectoryError, match="cannot be written"):
+        run_directory.claim(None, directory)
+    assert precious.read_text() == "keep"
 
 
 def test_a_link_in_a_run_directory_is_not_written_through(tmp_path):

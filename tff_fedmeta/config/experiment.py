@@ -218,7 +218,7 @@ class ExperimentConfig:
             for name in ("algorithms", "adaptation_learning_rates"):
                 values[name] = tuple(values[name])
             config = cls(**values)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"This is not an experiment's configuration: {error}.") from error
         if config.hash != config_hash:
             raise ValueError(

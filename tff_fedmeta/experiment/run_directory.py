@@ -88,7 +88,8 @@ def find_run(
     try:
         found = ExperimentConfig.from_json(config_file.read_text())
     except (ValueError, OSError, RecursionError) as error:
-        raise ValueError(f"{config_file} cannot be read. {error} {advice}") from error
+        reason = str(error).rstrip(".")
+        raise ValueError(f"{config_file} cannot be read: {reason}. {advice}") from error
     if config.data_source == "auto":
         config = dataclasses.replace(config, data_source=found.data_source)
     if found != config:

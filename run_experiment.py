@@ -19,8 +19,7 @@ from typing import IO, Any, Optional
 from absl import flags
 
 import datasets
-from datasets.tables import models
-from tff_fedmeta import keras_files, runtime
+from tff_fedmeta import runtime
 from tff_fedmeta.algorithms import registry
 from tff_fedmeta.checks import check_choice
 from tff_fedmeta.config import (
@@ -41,7 +40,7 @@ _FLAGS: dict[str, list[tuple[Any, str, Any, str]]] = {
             flags.DEFINE_string,
             "dataset",
             "emnist",
-            f"One of: {', '.join(datasets.TASKS)}; help lists what they are.",
+            f"One of: {', '.join(datasets.DATASETS)}; help lists what they are.",
         ),
         (
             flags.DEFINE_string,
@@ -177,11 +176,10 @@ _FLAGS: dict[str, list[tuple[Any, str, Any, str]]] = {
     ],
 }
 # name -> the data sets that have this option, and what it is.
-_OPTIONS = {
-    name: {dataset: has[name] for dataset, has in datasets.OPTIONS.items() if name in has}
-    for options in datasets.OPTIONS.values()
-    for name in options
-}
+_OPTIONS: dict[str, dict[str, datasets.OptionRow]] = {}
+for _dataset in datasets.DATASETS:
+    for _row in datasets.describe_options(_dataset):
+        _OPTIONS.setdefault(_row.name, {})[_dataset] = _row
 _DEFINE = {
     bool: flags.DEFINE_bool,
     int: flags.DEFINE_integer,
@@ -210,7 +208,7 @@ _FLAGS["Options of data sets"] = [
         name,
         None,
         " ".join(
-            f"{dataset}: {o.help}{'' if o.default is None else f' [{json.dumps(o.default)}]'}"
+            f"{dataset}: {o.text}{'' if o.default is None else f' [{json.dumps(o.default)}]'}"
             for dataset, o in takers.items()
         ),
     )
@@ -273,7 +271,7 @@ def _prepare(
         found = run_directory.find_run(config, output_dir, values["resume"])
         if found is not None and run_directory.is_finished(output_dir):
             return _say_finished(output_dir)
-        has_stand_in = datasets.ABOUT[config.dataset].source != "embedded"
+        has_stand_in = datasets.DATASETS[config.dataset].about.source != "embedded"
         if has_stand_in and found and config.data_source != found.data_source == "embedded":
             print(
                 f"WARNING: {output_dir} was begun on the EMBEDDED stand-in and continues on it. "
@@ -318,11 +316,13 @@ def _parse(argv: Sequence[str]) -> dict[str, Any]:
 def _configuration(values: dict[str, Any]) -> ExperimentConfig:
     """Makes the configuration of the flags' values and the task's defaults, and checks it."""
     dataset = values["dataset"]
-    check_choice("--dataset", dataset, datasets.TASKS)
-    check_choice("--data_source", values["data_source"], datasets.DATA_SOURCES[dataset])
-    options, defaults = datasets.configure(dataset, _task_options(dataset, values))
+    check_choice("--dataset", dataset, datasets.DATASETS)
+    data_set = datasets.DATASETS[dataset]
+    check_choice("--data_source", values["data_source"], data_set.data_sources)
+    options = data_set.make_options(_task_options(dataset, values))
+    defaults = data_set.defaults_for(options)
     said = {name: value for name, value in values.items() if name not in _NOT_CONFIGURATION}
-    said["task_options"] = options
+    said["task_options"] = dataclasses.asdict(options)
     said["aggregator_options"] = {
         name: values[name] for name in _AGGREGATOR_OPTIONS if values[name] is not None
     }
@@ -361,14 +361,11 @@ def _configuration(values: dict[str, Any]) -> ExperimentConfig:
 
 
 def _task_options(dataset: str, values: dict[str, Any]) -> dict[str, Any]:
-    """Returns the value of each option that the data set has; refuses those of others."""
+    """Returns the options that were given; refuses those of other data sets."""
     for name, takers in _OPTIONS.items():
         if values[name] is not None and dataset not in takers:
             raise ValueError(f"--{name} is for --dataset={' or '.join(takers)}, not for {dataset}.")
-    return {
-        name: option.default if values[name] is None else values[name]
-        for name, option in datasets.OPTIONS[dataset].items()
-    }
+    return {name: values[name] for name in _OPTIONS if values[name] is not None}
 
 
 def _number(what: str, text: str) -> float:
@@ -379,19 +376,15 @@ def _number(what: str, text: str) -> float:
 
 
 def _load(config: ExperimentConfig, cache_dir: Optional[str]) -> datasets.Task:
-    options = {**config.task_options}
-    if options.get("model") not in (None, *models.BUILT_IN):  # what does not open is said first
-        try:
-            options["model"] = keras_files.open_model(options["model"])
-        except keras_files.KerasFileError as error:
-            built_in = ", ".join(models.BUILT_IN)
-            raise ValueError(f"--model must be {built_in} or a .keras file. {error}") from error
-    task = datasets.TASKS[config.dataset](
-        data_source=config.data_source,
-        cache_dir=cache_dir,
-        seed=config.seed,
-        num_test_clients=config.num_test_clients,
-        **options,
+    task = datasets.load(
+        config.dataset,
+        datasets.Request(
+            data_source=config.data_source,
+            cache_dir=cache_dir,
+            seed=config.seed,
+            num_test_clients=config.num_test_clients,
+            options=config.task_options,
+        ),
     )
     if config.clients_per_round > len(task.train_clients):
         raise ValueError(
@@ -413,10 +406,9 @@ def _load(config: ExperimentConfig, cache_dir: Optional[str]) -> datasets.Task:
 
 
 def _say_datasets() -> None:
-    for name, about in datasets.ABOUT.items():
+    for name, data_set in datasets.DATASETS.items():
         print(f"--dataset={name}")
-        facts = {**about._asdict(), "source": ", ".join(datasets.DATA_SOURCES[name])}
-        for fact, text in facts.items():
+        for fact, text in data_set.about.facts().items():
             print(
                 textwrap.fill(f"{fact}: {text}", 92, initial_indent="  ", subsequent_indent=" " * 6)
             )
@@ -492,7 +484,8 @@ def _help() -> str:
         values = ", ".join(f"{k}={json.dumps(v)}" for k, v in dataclasses.asdict(kind()).items())
         lines.append(textwrap.fill(f"  {algorithm}: {values}", 92, subsequent_indent=" " * 6))
     lines.append("")
-    for dataset, defaults in datasets.DEFAULTS.items():
+    for dataset, data_set in datasets.DATASETS.items():
+        defaults = data_set.defaults_for(data_set.make_options())
         lines.append(f"Defaults of --dataset={dataset}:")
         lines += [f"  {name}: {json.dumps(value)}" for name, value in defaults.items()]
     return "\n".join(lines)

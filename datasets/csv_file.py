@@ -12,17 +12,20 @@ way.
 
 from __future__ import annotations
 
-import os
+import dataclasses
+import functools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from datasets import options as schema
+from datasets.data_set import About, DataSet, Request
 from datasets.sources import choice
 from datasets.stand_ins import households
 from datasets.tables import columns, examples, models
-from datasets.task import DataError, Task, split_clients, splitting
+from datasets.task import DATA_SEED, DataError, Task, split_clients
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 
 NAME = "csv"
 
-# Untried; see `configure` for their split.
+# Untried; see `adjust` for their split.
 _META_GRADIENTS = {
     "inner_learning_rate": 0.02,
     "server_optimizer": "adam",
@@ -59,51 +62,56 @@ DEFAULTS: dict[str, Any] = {
     },
 }
 
-OPTIONS = {
-    "csv": choice.Option(str, None, "The file, CSV (comma-separated, UTF-8) or Parquet."),
-    "client_column": choice.Option(str, None, "Whose row it is: a person, a home, a device."),
-    "label_column": choice.Option(str, None, "What is predicted."),
-    "feature_columns": choice.Option(
-        str, None, "From what, comma-separated; all other columns if not given."
-    ),
-    "time_column": choice.Option(
-        str,
+
+@dataclasses.dataclass(frozen=True)
+class Options(schema.Options):
+    """Options of a user's own file; their `option` says what each means."""
+
+    csv: str | None = schema.option(None, "The file, CSV (comma-separated, UTF-8) or Parquet.")
+    client_column: str | None = schema.option(None, "Whose row it is: a person, a home, a device.")
+    label_column: str | None = schema.option(None, "What is predicted.")
+    feature_columns: str | None = schema.option(
+        None, "From what, comma-separated; all other columns if not given."
+    )
+    time_column: str | None = schema.option(
         None,
         "Numbers or dates that sort a client's rows; support is then the earlier part of them.",
-    ),
-    "window": choice.Option(
-        int, None, "Consecutive rows that make an example, >= 1; each row is one if not given."
-    ),
-    "window_stride": choice.Option(
-        int, None, "Rows from the start of a window to the next, >= 1; the window if not given."
-    ),
-    "series_column": choice.Option(
-        str, None, "Which of a client's series a row belongs to; windows stay within one."
-    ),
-    "split_column": choice.Option(
-        str,
+    )
+    window: int | None = schema.option(
+        None, "Consecutive rows that make an example; each row is one if not given.", at_least=1
+    )
+    window_stride: int | None = schema.option(
+        None, "Rows from the start of a window to the next; the window if not given.", at_least=1
+    )
+    series_column: str | None = schema.option(
+        None, "Which of a client's series a row belongs to; windows stay within one."
+    )
+    split_column: str | None = schema.option(
         None,
         "Clients that share a value, such as the devices of a person, are in the same one of "
         "training, validation and test, and num_test_clients counts those groups; windows stay "
         "within one value.",
-    ),
-    "label_kind": choice.Option(
-        str,
+    )
+    label_kind: str | None = schema.option(
         None,
-        "classification or regression. If not given, text, truth values and at most "
+        "If not given, text, truth values and at most "
         f"{columns.MAX_CATEGORIES} different whole numbers are classes.",
-    ),
-    "model": choice.Option(
-        str, None, "mlp, conv1d or a .keras file; mlp for rows, conv1d for windows if not given."
-    ),
-    "normalize": choice.Option(
-        bool, True, "Whether a layer in front of the model standardises the features."
-    ),
-    "csv_sha256": choice.Option(
-        str, None, "SHA-256 that the file must have; a run notes it and continues on no other."
-    ),
-}
-ABOUT = choice.About(
+        choices=("classification", "regression"),
+    )
+    model: str | None = schema.option(
+        None,
+        "If not given, mlp for rows and conv1d for windows.",
+        choices=models.BUILT_IN,
+    )
+    normalize: bool = schema.option(
+        True, "Whether a layer in front of the model standardises the features."
+    )
+    csv_sha256: str | None = schema.option(
+        None, "SHA-256 that the file must have; a run notes it and continues on no other."
+    )
+
+
+ABOUT = About(
     source="file",
     clients="the values of a column of your file; embedded: 60 synthetic homes",
     model="MLP, 1-D CNN over windows, or your own Keras file",
@@ -114,78 +122,37 @@ ABOUT = choice.About(
 
 _PARTS = ("client_column", "label_column", "time_column", "series_column", "split_column")
 
-# The same clients are held out in every run, as in every data set here.
-_DATA_SEED = 0
 
-
-def configure(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns options and DEFAULTS of a run, completed by what the options given entail.
-
-    The file's hash becomes an option, so that no run continues on a changed file. Algorithms that
-    split training clients do it in time order where evaluation does.
+def complete(options: Options) -> Options:
+    """Makes the file's hash an option, so that no run continues on a changed file.
 
     Raises:
       DataError: If the file cannot be read.
     """
-    options = dict(options)
-    if options["csv"] is not None and options["csv_sha256"] is None:
-        options["csv_sha256"] = columns.sha256(options["csv"])
-    hyperparameters = splitting(DEFAULTS["hyperparameters"], split=_split(options))
-    return options, {**DEFAULTS, "hyperparameters": hyperparameters}
+    if options.csv is None or options.csv_sha256 is not None:
+        return options
+    return dataclasses.replace(options, csv_sha256=columns.sha256(options.csv))
 
 
-def _split(options: Mapping[str, Any]) -> str:
+def adjust(options: Options) -> dict[str, Any]:
+    """Returns how training clients split: in the order of time where evaluation does so."""
+    return {"split": _split(options)}
+
+
+def _split(options: Options) -> str:
     """Returns how clients split: in order of time if there is one or windows share rows."""
-    if options["csv"] is None or options["time_column"] is not None:
+    if options.csv is None or options.time_column is not None:
         return "ordered"
-    window, stride = options["window"], options["window_stride"]
+    window, stride = options.window, options.window_stride
     return "ordered" if window and stride and stride < window else "random"
 
 
-def load(
-    *,
-    data_source: str = "auto",
-    cache_dir: str | os.PathLike[str] | None = None,
-    seed: int = 0,
-    num_test_clients: int | None = None,
-    csv: str | None = None,
-    client_column: str | None = None,
-    label_column: str | None = None,
-    feature_columns: str | None = None,
-    time_column: str | None = None,
-    window: int | None = None,
-    window_stride: int | None = None,
-    series_column: str | None = None,
-    split_column: str | None = None,
-    label_kind: str | None = None,
-    model: str | tf.keras.Model | None = None,
-    normalize: bool = True,
-    csv_sha256: str | None = None,
-) -> Task:
+def load(request: Request) -> Task:
     """Loads a file, or the embedded smart homes if none is given.
 
-    Args:
-      data_source: "file": the file, or an error; "embedded": the stand-in; "auto": the file if
-        there is one, otherwise the stand-in with a warning on stderr.
-      cache_dir: Unused: nothing is downloaded.
-      seed: >= 0; fixes the initial weights.
-      num_test_clients: >= 1; None means 15 % of the clients.
-      csv: Path of the file.
-      client_column: Its values are the clients; at least three.
-      label_column: What is predicted.
-      feature_columns: Comma-separated; None: all columns without another part.
-      time_column: Sorts each client's rows, and makes support the earlier part. Rows of the same
-        time, and all rows if it is None, stay in the file's order.
-      window: Rows of an example, >= 1; None: each row is one.
-      window_stride: Rows from window to window, >= 1; None: the window, so that none overlap.
-      series_column: Windows do not cross from one of its values to another.
-      split_column: The same, and clients that share a value are in the same one of training,
-        validation and test; `num_test_clients` then counts such groups.
-      label_kind: "classification" or "regression"; None: as `table.fit_label` decides.
-      model: "mlp", "conv1d" or a Keras model; None: "conv1d" for windows, else "mlp". Models from
-        elsewhere are opened with `tff_fedmeta.open_model`.
-      normalize: Whether the model begins with a layer that standardises the features.
-      csv_sha256: What the file's SHA-256 must be; None: it does not matter.
+    Nothing is downloaded: `cache_dir` has no effect. With `split_column`, `num_test_clients` counts
+    groups of clients. Rows of the same time, and all rows without `time_column`, stay in the file's
+    order.
 
     Returns:
       A `Task` whose `read_client` gives x float32 [n, channels], or [n, window, channels] with
@@ -195,34 +162,29 @@ def load(
     Raises:
       DataError: If the file, a column, a value, the split or the model is not usable.
     """
-    options: dict[str, Any] = {
-        "csv": csv,
-        "client_column": client_column,
-        "label_column": label_column,
-        "feature_columns": feature_columns,
-        "time_column": time_column,
-        "window": window,
-        "window_stride": window_stride,
-        "series_column": series_column,
-        "split_column": split_column,
-    }
-    if csv is not None and data_source == choice.AUTO:
+    options: Options = request.options
+    data_source = request.data_source
+    if options.csv is not None and data_source == choice.AUTO:
         data_source = ABOUT.source  # a file that was named is not replaced by something else
-    if csv is not None and data_source == choice.EMBEDDED:
+    if options.csv is not None and data_source == choice.EMBEDDED:
         raise DataError("--csv names a file, but --data_source=embedded uses none: drop one.")
     real = choice.RealData(
-        ABOUT, "a file of yours", "smart homes", lambda: _check_given(csv), _advice, cached=False
+        ABOUT,
+        "a file of yours",
+        "smart homes",
+        lambda: _check_given(options.csv),
+        _advice,
+        cached=False,
     )
-    data_source = choice.choose(data_source, real)
-    if data_source == choice.EMBEDDED:
-        given = {name: value for name, value in options.items() if value is not None}
-        options = {**options, **households.OPTIONS, **given}
-        frame = households.table(_DATA_SEED)
-    else:
-        frame = _read(options, csv_sha256)
-    return _build_task(
-        data_source, frame, options, seed, num_test_clients, label_kind, model, normalize
-    )
+    data_source = choice.resolve_source(data_source, real)
+    if data_source != choice.EMBEDDED:
+        return _build_task(data_source, _read(options), request, options)
+    # What is said of the homes' columns holds; the rest is theirs.
+    own: dict[str, Any] = {
+        name: value for name, value in households.OPTIONS.items() if getattr(options, name) is None
+    }
+    frame = households.table(DATA_SEED)
+    return _build_task(data_source, frame, request, dataclasses.replace(options, **own))
 
 
 def _check_given(csv: str | None) -> None:
@@ -234,39 +196,38 @@ def _advice() -> str:
     return "give --csv=FILE --client_column=... --label_column=..."
 
 
-def _read(options: Mapping[str, Any], sha256: str | None) -> pd.DataFrame:
-    path = options["csv"]
-    for option in ("client_column", "label_column"):
-        if options[option] is None:
-            raise DataError(f"--csv needs --{option}, the name of one of its columns.")
+def _read(options: Options) -> pd.DataFrame:
+    path, sha256 = options.csv, options.csv_sha256
+    assert path is not None  # `_check_given`
+    for name in ("client_column", "label_column"):
+        if getattr(options, name) is None:
+            raise DataError(f"--csv needs --{name}, the name of one of its columns.")
     if sha256 is not None and columns.sha256(path) != sha256:
         raise DataError(
             f"{path} is not the file that --csv_sha256 means (it has {columns.sha256(path)}): it "
             "was changed."
         )
-    names = ("client_column", "series_column", "split_column")
-    return columns.read(path, [options[name] for name in names if options[name] is not None])
+    text_columns = (options.client_column, options.series_column, options.split_column)
+    return columns.read(path, [name for name in text_columns if name is not None])
 
 
-def _build_task(
-    data_source: str,
-    frame: pd.DataFrame,
-    options: Mapping[str, Any],
-    seed: int,
-    num_test_clients: int | None,
-    label_kind: str | None,
-    model: str | tf.keras.Model | None,
-    normalize: bool,
-) -> Task:
-    """Puts clients, model, loss and metrics together."""
+def _build_task(data_source: str, frame: pd.DataFrame, request: Request, options: Options) -> Task:
+    """Puts clients, model, loss and metrics together.
+
+    Args:
+      data_source: Where the rows come from.
+      frame: The rows.
+      request: For the seed and the number of test clients.
+      options: The request's, or the stand-in's columns in them.
+    """
     import tensorflow as tf
 
     _check_columns(frame, options)
-    client_column = options["client_column"]
+    client_column = options.client_column or ""  # `_read` refuses None
     rows_of, groups = _clients(frame, options)
     train, validation, test = (
         tuple(client for group in side for client in groups[group])
-        for side in split_clients(groups, _DATA_SEED, num_test_clients)
+        for side in split_clients(groups, DATA_SEED, request.num_test_clients)
     )
     in_training = np.isin(examples.client_ids(frame, client_column), train)
     fitted = [
@@ -275,8 +236,8 @@ def _build_task(
     values = columns.encode(frame, fitted)
 
     label_rows = np.unique(np.concatenate([_label_rows(rows) for rows in rows_of.values()]))
-    labels = frame[options["label_column"]].iloc[label_rows]
-    label = columns.fit_label(labels, in_training[label_rows], label_kind)
+    labels = frame[options.label_column].iloc[label_rows]
+    label = columns.fit_label(labels, in_training[label_rows], options.label_kind)
     y = columns.encode_label(labels, label)
     y_of_row = np.zeros(len(frame), y.dtype)
     y_of_row[label_rows] = y
@@ -288,14 +249,13 @@ def _build_task(
     is_classes = "classes" in label
     shape = values[rows_of[train[0]][:1]].shape[1:]
     mean, scale = columns.normalisation(fitted)
-    if model is None:
-        model = models.CONV1D if len(shape) == 2 else models.MLP
+    normalisation = (mean, scale) if options.normalize else None
     build = models.builder(
-        model,
-        seed,
+        options.model or (models.CONV1D if len(shape) == 2 else models.MLP),
+        request.seed,
         shape,
         len(label["classes"]) if is_classes else 1,
-        (mean, scale) if normalize else None,
+        normalisation,
     )
     build()  # what does not fit is said here, not in training
     _say(len(frame), sum(map(len, rows_of.values())), shape, fitted, label)
@@ -307,6 +267,7 @@ def _build_task(
         test_clients=test,
         read_client=read_client,
         build_keras_model=build,
+        build_front=functools.partial(models.front, shape, normalisation),
         build_loss=_cross_entropy if is_classes else tf.keras.losses.MeanSquaredError,
         build_metrics=_accuracy if is_classes else lambda: _absolute_error(label["scale"]),
         input_spec=(
@@ -320,19 +281,19 @@ def _build_task(
             "preprocessing.json": {
                 "features": fitted,
                 "channels": columns.channel_names(fitted),
-                "normalisation": {"mean": mean, "scale": scale, "in_model": normalize},
+                "normalisation": {"mean": mean, "scale": scale, "in_model": options.normalize},
                 "label": label,
-                "window": options["window"],
+                "window": options.window,
             }
         },
     )
 
 
-def _check_columns(frame: pd.DataFrame, options: Mapping[str, Any]) -> None:
+def _check_columns(frame: pd.DataFrame, options: Options) -> None:
     """Raises DataError unless the columns that have a part exist, each in a part of its own."""
     parts: dict[str, str] = {}
     for option in _PARTS:
-        column = options[option]
+        column = getattr(options, option)
         if column is None:
             continue
         columns.check_column(frame, option, column)
@@ -343,36 +304,36 @@ def _check_columns(frame: pd.DataFrame, options: Mapping[str, Any]) -> None:
         parts[column] = option
 
 
-def _features(frame: pd.DataFrame, options: Mapping[str, Any]) -> list[str]:
+def _features(frame: pd.DataFrame, options: Options) -> list[str]:
     """Returns the feature columns: those named, or all that have no other part."""
-    parts = [options[option] for option in _PARTS]
-    if options["feature_columns"] is None:
+    parts = [getattr(options, option) for option in _PARTS]
+    if options.feature_columns is None:
         names = [column for column in frame.columns if column not in parts]
         if not names:
             raise DataError("No column is left to be a feature.")
         return names
-    names = list(dict.fromkeys(name.strip() for name in options["feature_columns"].split(",")))
+    names = list(dict.fromkeys(name.strip() for name in options.feature_columns.split(",")))
     for column in names:
         columns.check_column(frame, "feature_columns", column)
-    if options["label_column"] in names:
-        raise DataError(f"The label {options['label_column']!r} cannot be a feature too.")
+    if options.label_column in names:
+        raise DataError(f"The label {options.label_column!r} cannot be a feature too.")
     return names
 
 
 def _clients(
-    frame: pd.DataFrame, options: Mapping[str, Any]
+    frame: pd.DataFrame, options: Options
 ) -> tuple[dict[str, np.ndarray], dict[str, tuple[str, ...]]]:
     """Returns the rows of each client's examples, and the clients that stay together."""
-    client_column, split_column = options["client_column"], options["split_column"]
+    client_column, split_column = options.client_column or "", options.split_column
     groups = examples.groups(frame, client_column, split_column)
-    series = [name for name in (options["series_column"], split_column) if name is not None]
+    series = [name for name in (options.series_column, split_column) if name is not None]
     rows_of = examples.examples(
         frame,
         client_column,
         series_columns=[name for name in dict.fromkeys(series) if name != client_column],
-        time_column=options["time_column"],
-        window=options["window"],
-        stride=options["window_stride"],
+        time_column=options.time_column,
+        window=options.window,
+        stride=options.window_stride,
     )
     return rows_of, groups
 
@@ -427,3 +388,6 @@ def _absolute_error(scale: float) -> list[tf.keras.metrics.Metric]:
             return {"scale": self._scale, "name": self.name, "dtype": self.dtype}
 
     return [AbsoluteError(scale)]
+
+
+DATASET = DataSet(NAME, ABOUT, Options, DEFAULTS, load, complete=complete, adjust=adjust)

@@ -6,23 +6,25 @@ and 0.0 is ink**, the opposite of MNIST. A client here is a writer's TFF *traini
 split between writers (training, validation, test), and each writer's examples again into
 support and query later, so TFF's own test examples stay untouched.
 
-Where the data cannot be had, `embedded` synthetic handwriting can stand in, never unsaid.
+If EMNIST is unavailable, synthetic handwriting replaces it, always with a warning.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
 
+from datasets import options as schema
+from datasets.data_set import About, DataSet, Request
 from datasets.sources import choice, tff_files
 from datasets.sources.contents import Contents, check_range
 from datasets.stand_ins import handwriting
-from datasets.task import Task, initializer_seeds, split_clients
+from datasets.task import DATA_SEED, Task, initializer_seeds, split_clients
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -76,8 +78,15 @@ DEFAULTS: dict[str, Any] = {
     },
 }
 
-OPTIONS = {"only_digits": choice.Option(bool, False, "Ten classes instead of 62.")}
-ABOUT = choice.About(
+
+@dataclasses.dataclass(frozen=True)
+class Options(schema.Options):
+    """Options of EMNIST; their `option` says what each means."""
+
+    only_digits: bool = schema.option(False, "Ten classes instead of 62.")
+
+
+ABOUT = About(
     source="tff",
     clients="3,400 writers, on average 198 characters each",
     model="CNN, 1.2 million weights",
@@ -86,54 +95,34 @@ ABOUT = choice.About(
     licence="NIST Special Database 19: public domain",
 )
 
-# Who is in training, validation and test, and the embedded writers, are the same in every run, so
-# that what was chosen on the validation clients of one seed never saw the test clients of another.
-_DATA_SEED = 0
-
 Clients = tuple[tuple[str, ...], Callable[[str], tuple[np.ndarray, np.ndarray]]]
 
 
-def load(
-    *,
-    data_source: str = "auto",
-    cache_dir: str | os.PathLike[str] | None = None,
-    seed: int = 0,
-    num_test_clients: int | None = None,
-    only_digits: bool = False,
-) -> Task:
-    """Loads EMNIST, or on request and in need its embedded stand-in.
-
-    Args:
-      data_source: "tff": the real data, from the cache or downloaded, or an error; "embedded":
-        the synthetic stand-in; "auto": the real data if they can be had, otherwise the stand-in
-        with a warning on stderr. `Task.data_source` says which it became.
-      cache_dir: Directory of the downloaded file; None means TFF's default, `~/.tff`.
-      seed: >= 0; fixes the initial weights.
-      num_test_clients: >= 1; None means 15 % of the clients.
-      only_digits: 10 classes instead of 62.
+def load(request: Request) -> Task:
+    """Loads federated EMNIST, or its synthetic stand-in if requested or if EMNIST is unavailable.
 
     Returns:
       A `Task` whose `read_client` gives x float32 [n, 28, 28] in [0, 1] with 1.0 = paper and
       0.0 = ink, and y int32 [n].
 
     Raises:
-      DataError: If there is no such data source, "tff" data cannot be had, or there are too few
-        clients for the split.
+      DataError: If "tff" data cannot be had, or there are too few clients for the split.
     """
+    only_digits = request.options.only_digits
     part = "digits_only" if only_digits else "all"
-    file = tff_files.File(
+    file = tff_files.TffFile(
         URL,
-        tff_files.directory(cache_dir) / FILE_NAME,
+        tff_files.directory(request.cache_dir) / FILE_NAME,
         (f"{part}_train", f"{part}_test"),  # TFF opens both
         _download,
     )
     real = choice.RealData(ABOUT, "EMNIST", "synthetic handwriting", file.fetch, file.advice)
-    data_source = choice.choose(data_source, real)
+    data_source = choice.resolve_source(request.data_source, real)
     if data_source == choice.EMBEDDED:
-        client_ids, read_client = handwriting.load(seed=_DATA_SEED, only_digits=only_digits)
+        client_ids, read_client = handwriting.load(seed=DATA_SEED, only_digits=only_digits)
     else:
         client_ids, read_client = _load_real(file.path.parent, only_digits)
-    return _build_task(data_source, client_ids, read_client, seed, num_test_clients, only_digits)
+    return _build_task(request, data_source, client_ids, read_client)
 
 
 def _download(directory: str) -> None:
@@ -176,17 +165,15 @@ def _check_examples(num_classes: int, examples: Mapping[str, np.ndarray]) -> str
 
 
 def _build_task(
+    request: Request,
     data_source: str,
     client_ids: tuple[str, ...],
     read_client: Callable[[str], tuple[np.ndarray, np.ndarray]],
-    seed: int,
-    num_test_clients: int | None,
-    only_digits: bool,
 ) -> Task:
     """Puts clients, model, loss and metrics together."""
     import tensorflow as tf
 
-    train, validation, test = split_clients(client_ids, _DATA_SEED, num_test_clients)
+    train, validation, test = split_clients(client_ids, DATA_SEED, request.num_test_clients)
     return Task(
         name=NAME,
         data_source=data_source,
@@ -194,7 +181,9 @@ def _build_task(
         validation_clients=validation,
         test_clients=test,
         read_client=read_client,
-        build_keras_model=functools.partial(build_cnn, seed, 10 if only_digits else 62),
+        build_keras_model=functools.partial(
+            build_cnn, request.seed, 10 if request.options.only_digits else 62
+        ),
         build_loss=functools.partial(
             tf.keras.losses.SparseCategoricalCrossentropy, from_logits=True
         ),
@@ -231,3 +220,6 @@ def build_cnn(seed: int, num_classes: int) -> tf.keras.Model:
             layers.Dense(num_classes, kernel_initializer=glorots[3]),
         ]
     )
+
+
+DATASET = DataSet(NAME, ABOUT, Options, DEFAULTS, load)

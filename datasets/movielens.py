@@ -9,7 +9,7 @@ another one and a constant, and their product is the rating. No weight belongs t
 layer is *the* user, and adapting turns the one that was learnt into whoever's ratings it sees. What
 is known of movies, which ones there are and the mean rating, comes from training clients alone.
 
-Where the data cannot be had, `stand_ins.ratings` can stand in, never unsaid.
+If MovieLens is unavailable, `stand_ins.ratings` replaces it, always with a warning.
 """
 
 from __future__ import annotations
@@ -17,17 +17,25 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
-import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 import numpy as np
 
-from datasets.problems import next_token, recommendation
+from datasets import options as schema
+from datasets.data_set import About, DataSet, Request
+from datasets.problems import recommendation
 from datasets.sources import choice, tfds_files
 from datasets.stand_ins import ratings as made_ratings
 from datasets.stand_ins.ratings import Ratings
-from datasets.task import DataError, Measures, Task, initializer_seeds, split_clients, splitting
+from datasets.task import (
+    DATA_SEED,
+    DataError,
+    Measures,
+    Task,
+    initializer_seeds,
+    split_clients,
+)
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -67,21 +75,25 @@ DEFAULTS: dict[str, Any] = {
     "adaptation_learning_rates": (0.03, 0.05, 0.1),
     "rounds_per_evaluation": 25,
     "rounds_per_checkpoint": 25,
-    "hyperparameters": splitting(
-        {
-            **{name: _SERVER for name in ("reptile", "fedavg", "fedprox")},
-            "fedsgd": {name: value for name, value in _SERVER.items() if name[:6] == "server"},
-            **{name: _META_GRADIENTS for name in ("fomaml", "maml", "meta_sgd", "anil")},
-        },
-        split="ordered",
-    ),
+    "split": "ordered",
+    "hyperparameters": {
+        **{name: _SERVER for name in ("reptile", "fedavg", "fedprox")},
+        "fedsgd": {name: value for name, value in _SERVER.items() if name[:6] == "server"},
+        **{name: _META_GRADIENTS for name in ("fomaml", "maml", "meta_sgd", "anil")},
+    },
 }
-OPTIONS = {
-    "taste_size": choice.Option(
-        int, 16, "Numbers that stand for a movie, and for a user's taste, >= 1."
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(schema.Options):
+    """Options of MovieLens; their `option` says what each means."""
+
+    taste_size: int = schema.option(
+        16, "Numbers that stand for a movie, and for a user's taste.", at_least=1
     )
-}
-ABOUT = choice.About(
+
+
+ABOUT = About(
     source="tfds",
     clients="943 users, 20 to 737 ratings each",
     model="matrix factorisation, 16 numbers a movie",
@@ -105,24 +117,8 @@ class Movies(NamedTuple):
     mean_rating: float
 
 
-def load(
-    *,
-    data_source: str = "auto",
-    cache_dir: str | os.PathLike[str] | None = None,
-    seed: int = 0,
-    num_test_clients: int | None = None,
-    taste_size: int = 16,
-) -> Task:
-    """Loads MovieLens, or on request and in need its embedded stand-in.
-
-    Args:
-      data_source: "tfds": the real data, from the cache or downloaded, or an error; "embedded":
-        the synthetic stand-in; "auto": the real data if they can be had, otherwise the stand-in
-        with a warning on stderr. `Task.data_source` says which it became.
-      cache_dir: TFDS's `data_dir`; None means its default, `~/tensorflow_datasets`.
-      seed: >= 0; fixes the initial weights.
-      num_test_clients: >= 1; None means 15 % of the users.
-      taste_size: Numbers that stand for a movie, and for a user's taste, >= 1.
+def load(request: Request) -> Task:
+    """Loads MovieLens, or its synthetic stand-in if requested or if MovieLens is unavailable.
 
     Returns:
       A `Task` whose `read_client` gives, in the order of time, x int32 [n, 1], the movie's id, and
@@ -130,23 +126,20 @@ def load(
       0 for all movies that are not in it.
 
     Raises:
-      DataError: If there is no such data source, "tfds" data cannot be had or are damaged, a size
-        is less than 1, or there are too few users or movies.
+      DataError: If "tfds" data cannot be had or are damaged, or there are too few users or movies.
     """
-    if taste_size < 1:
-        raise DataError(f"taste_size must be a whole number >= 1, but is {taste_size}.")
-    files = tfds_files.Files(TFDS_NAME, ("train",), FEATURES, cache_dir, URL)
+    files = tfds_files.TfdsDataset(TFDS_NAME, ("train",), FEATURES, request.cache_dir, URL)
     real = choice.RealData(
         ABOUT, "MovieLens", "synthetic ratings", files.fetch, files.advice, check=files.find
     )
-    data_source = choice.choose(data_source, real)
+    data_source = choice.resolve_source(request.data_source, real)
     if data_source == choice.EMBEDDED:
         ids = made_ratings.client_ids()
-        ratings = {user: made_ratings.rate(next_token.DATA_SEED, user) for user in ids}
+        ratings = {user: made_ratings.rate(DATA_SEED, user) for user in ids}
         titles: Mapping[str, str] = {}
     else:
         ratings, titles = read_ratings(files)
-    train, validation, test = split_clients(ratings, next_token.DATA_SEED, num_test_clients)
+    train, validation, test = split_clients(ratings, DATA_SEED, request.num_test_clients)
     movies = list_movies([ratings[user] for user in train])
     import tensorflow as tf
 
@@ -158,7 +151,11 @@ def load(
         test_clients=test,
         read_client=_build_reader(ratings, movies),
         build_keras_model=functools.partial(
-            build_factorisation, seed, len(movies.ids), taste_size, movies.mean_rating
+            build_factorisation,
+            request.seed,
+            len(movies.ids),
+            request.options.taste_size,
+            movies.mean_rating,
         ),
         build_loss=tf.keras.losses.MeanSquaredError,
         build_metrics=lambda: [tf.keras.metrics.RootMeanSquaredError(name="rmse")],
@@ -184,7 +181,7 @@ def load(
     )
 
 
-def read_ratings(files: tfds_files.Files) -> tuple[dict[str, Ratings], dict[str, str]]:
+def read_ratings(files: tfds_files.TfdsDataset) -> tuple[dict[str, Ratings], dict[str, str]]:
     """Reads every user's ratings through TFDS, in the order of time, and the movies' titles.
 
     Raises:
@@ -294,3 +291,6 @@ def build_factorisation(
             ),
         ]
     )
+
+
+DATASET = DataSet(NAME, ABOUT, Options, DEFAULTS, load)

@@ -13,20 +13,19 @@ optimizer: theirs keeps Adam's state from task to task, which no federation can.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-import os
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from datasets import options as schema
+from datasets.data_set import About, DataSet, Request
 from datasets.problems import few_shot, image_classes
 from datasets.sources import choice, tfds_files
 from datasets.stand_ins import characters
-from datasets.task import DataError, Measures, Task, number_clients, splitting
-
-if TYPE_CHECKING:
-    pass
+from datasets.task import DataError, Measures, Task, number_clients
 
 NAME = "omniglot"
 NUM_CLIENTS = {"train": 100_000, "validation": 50, "test": 150}
@@ -42,7 +41,7 @@ _META_GRADIENTS = {
     "server_decay": True,
 }
 
-# What a run on this data set starts from, where nothing else is asked for; see `configure`.
+# What a run on this data set starts from, where nothing else is asked for; see `adjust`.
 DEFAULTS: dict[str, Any] = {
     "algorithms": ("reptile", "fedsgd"),
     "rounds": 200,
@@ -52,6 +51,7 @@ DEFAULTS: dict[str, Any] = {
     "adaptation_learning_rates": (0.05, 0.1),
     "rounds_per_evaluation": 100,
     "rounds_per_checkpoint": 100,
+    "split": "ordered",
     "hyperparameters": {
         "reptile": {"inner_learning_rate": 0.1},
         "fedavg": {"inner_learning_rate": 0.1},
@@ -65,20 +65,39 @@ DEFAULTS: dict[str, Any] = {
     },
 }
 
-OPTIONS = {
-    "ways": choice.Option(int, 5, "Classes of a client, >= 2."),
-    "shots": choice.Option(int, 5, "Images of a class that adaptation learns from, >= 1."),
-    "train_shots": choice.Option(int, 10, "Images of a class that a training client has, > shots."),
-    "rotations": choice.Option(
-        bool, True, "Whether characters turned by 90, 180 and 270 degrees are training classes too."
-    ),
-    "tfds_name": choice.Option(
-        str, "omniglot", "An image set of TensorFlow Datasets with features image and label."
-    ),
-    "image_size": choice.Option(int, 28, "Pixels of an image's side, >= 16."),
-    "color": choice.Option(bool, False, "Whether images keep three channels, or are made grey."),
-}
-ABOUT = choice.About(
+
+@dataclasses.dataclass(frozen=True)
+class Options(schema.Options):
+    """Options of few-shot tasks; their `option` says what each means.
+
+    Raises:
+      DataError: If a value is out of its range.
+    """
+
+    ways: int = schema.option(5, "Classes of a client.", at_least=2)
+    shots: int = schema.option(5, "Images of a class that adaptation learns from.", at_least=1)
+    train_shots: int = schema.option(
+        10, "Images of a class that a training client has, more than shots.", at_least=2
+    )
+    rotations: bool = schema.option(
+        True, "Whether characters turned by 90, 180 and 270 degrees are training classes too."
+    )
+    tfds_name: str = schema.option(
+        "omniglot", "An image set of TensorFlow Datasets with features image and label."
+    )
+    image_size: int = schema.option(28, "Pixels of an image's side.", at_least=16)
+    color: bool = schema.option(False, "Whether images keep three channels, or are made grey.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.train_shots <= self.shots:
+            raise DataError(
+                f"train_shots must be a whole number >= {self.shots + 1}, more than shots, but is "
+                f"{self.train_shots}."
+            )
+
+
+ABOUT = About(
     source="tfds",
     clients="tasks of 5 characters drawn from 1,623 of 50 alphabets, 20 images each",
     model="convolutional network, 4 layers of 64, 112,965 weights",
@@ -88,60 +107,19 @@ ABOUT = choice.About(
 )
 
 
-def configure(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns options and DEFAULTS of a run: the paper's settings for so many ways and shots.
-
-    Raises:
-      DataError: If a number is out of its range.
-    """
-    ranges = {"ways": 2, "shots": 1, "train_shots": options["shots"] + 1, "image_size": 16}
-    for name, least in ranges.items():
-        if options[name] < least:
-            raise DataError(f"--{name} must be >= {least}, but is {options[name]}.")
-    hyperparameters = splitting(
-        DEFAULTS["hyperparameters"],
-        split="ordered",
-        support_fraction=options["shots"] / options["train_shots"],
-    )
-    return dict(options), {
-        **DEFAULTS,
-        **(_FEW if options["ways"] <= _MANY_WAYS else _MANY),
-        "support_fraction": options["shots"] / (options["shots"] + QUERY_SHOTS),
-        "hyperparameters": hyperparameters,
+def adjust(options: Options) -> dict[str, Any]:
+    """Returns what of DEFAULTS depends on the options: the paper's settings for ways and shots."""
+    return {
+        **(_FEW if options.ways <= _MANY_WAYS else _MANY),
+        "support_fraction": options.shots / (options.shots + QUERY_SHOTS),
+        "training_support_fraction": options.shots / options.train_shots,
     }
 
 
-def load(
-    *,
-    data_source: str = "auto",
-    cache_dir: str | os.PathLike[str] | None = None,
-    seed: int = 0,
-    num_test_clients: int | None = None,
-    ways: int = 5,
-    shots: int = 5,
-    train_shots: int = 10,
-    rotations: bool = True,
-    tfds_name: str = "omniglot",
-    image_size: int = 28,
-    color: bool = False,
-) -> Task:
-    """Loads the images and makes the task.
+def load(request: Request) -> Task:
+    """Loads few-shot tasks, of synthetic characters if requested or if the images are unavailable.
 
-    Args:
-      data_source: "auto", "tfds" or "embedded", see `sources.choose`.
-      cache_dir: TFDS's `data_dir`; None means its own, `~/tensorflow_datasets`.
-      seed: >= 0; fixes the initial weights. Clients are the same for every seed.
-      num_test_clients: >= 1; None means 150.
-      ways: N, the classes of a client, >= 2.
-      shots: K, the images of a class that adaptation learns from, >= 1. Validation and test clients
-        have one more of each class, to be judged on.
-      train_shots: The images of a class that a training client has, > `shots`.
-      rotations: Whether quarter turns of a class are further training classes.
-      tfds_name: The image set's name in TFDS. Its features are `image` and `label`. The classes of
-        its split `test` are the test's, unless some of them are in `train` too; then, and if there
-        is no such split, a fifth of all classes is.
-      image_size: Pixels of the side that images are shrunk or enlarged to, >= 16.
-      color: Whether images have three channels, or one.
+    Clients are drawn from their ids: `num_test_clients` is 150 by default.
 
     Returns:
       A `Task` whose `read_client` gives x float32 [n, image_size, image_size, channels], 0 = white
@@ -150,13 +128,15 @@ def load(
     Raises:
       DataError: If the images cannot be had, or there are too few of them for such tasks.
     """
-    options = dict(ways=ways, shots=shots, train_shots=train_shots, image_size=image_size)
-    configure(options)
-    ids = number_clients(NUM_CLIENTS, num_test_clients, digits=6)
-    files = tfds_files.Files(tfds_name, ("train",), ("image", "label"), cache_dir)
+    options: Options = request.options
+    ways, image_size = options.ways, options.image_size
+    ids = number_clients(NUM_CLIENTS, request.num_test_clients, digits=6)
+    files = tfds_files.TfdsDataset(
+        options.tfds_name, ("train",), ("image", "label"), request.cache_dir
+    )
     real = choice.RealData(
         about=ABOUT,
-        title="Omniglot" if tfds_name == "omniglot" else tfds_name,
+        title="Omniglot" if options.tfds_name == "omniglot" else options.tfds_name,
         stand_in="synthetic characters",
         fetch=files.fetch,
         advice=files.advice,
@@ -164,12 +144,15 @@ def load(
     )
     import tensorflow as tf
 
-    source = choice.choose(data_source, real)
+    channels = 3 if options.color else 1
+    source = choice.resolve_source(request.data_source, real)
     if source == choice.EMBEDDED:
-        classes = characters.draw(image_size, 3 if color else 1)
+        classes = characters.draw(image_size, channels)
     else:
-        classes = image_classes.read(files, image_size, color, tfds_name == "omniglot")
-    per_class = {"train": train_shots, "validation": shots + QUERY_SHOTS}
+        classes = image_classes.read(
+            files, image_size, options.color, options.tfds_name == "omniglot"
+        )
+    per_class = {"train": options.train_shots, "validation": options.shots + QUERY_SHOTS}
     per_class["test"] = per_class["validation"]
     for group, images in classes.items():
         _check_enough(group, images, ways, per_class[group])
@@ -180,10 +163,9 @@ def load(
         if client_id not in known:
             raise KeyError(client_id)
         group = client_id.split("_")[0]
-        turns = rotations and group == "train"
+        turns = options.rotations and group == "train"
         return few_shot.draw_client(client_id, classes[group], ways, per_class[group], turns)
 
-    channels = 3 if color else 1
     return Task(
         name=NAME,
         data_source=source,
@@ -191,7 +173,9 @@ def load(
         validation_clients=ids["validation"],
         test_clients=ids["test"],
         read_client=read_client,
-        build_keras_model=functools.partial(few_shot.build_cnn, ways, image_size, channels, seed),
+        build_keras_model=functools.partial(
+            few_shot.build_cnn, ways, image_size, channels, request.seed
+        ),
         build_loss=functools.partial(
             tf.keras.losses.SparseCategoricalCrossentropy, from_logits=True
         ),
@@ -214,3 +198,6 @@ def _check_enough(group: str, images: Sequence[np.ndarray], ways: int, per_class
             f"{len(images)} {group} classes, the smallest with {fewest} images: use smaller "
             "--ways, --shots or --train_shots, or another --tfds_name."
         )
+
+
+DATASET = DataSet(NAME, ABOUT, Options, DEFAULTS, load, adjust=adjust)

@@ -9,23 +9,25 @@ A client here is a role's TFF *training* speeches in the order of the play; we s
 (training, validation, test), and each role's sequences again into earlier support and later query,
 so TFF's own test speeches stay untouched.
 
-Where the data cannot be had, `stand_ins.text` can stand in, never unsaid.
+If Shakespeare is unavailable, `stand_ins.text` replaces it, always with a warning.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-import os
 import pathlib
 from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
 
+from datasets import options as schema
+from datasets.data_set import About, DataSet, Request
 from datasets.problems import next_token
 from datasets.sources import choice, tff_files
 from datasets.sources.contents import Contents
 from datasets.stand_ins import text as embedded_text
-from datasets.task import Task, initializer_seeds, split_clients, splitting
+from datasets.task import DATA_SEED, Task, initializer_seeds, split_clients
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -34,9 +36,6 @@ NAME = "shakespeare"
 URL = "https://storage.googleapis.com/tff-datasets-public/shakespeare.sqlite.lzma"
 FILE_NAME = "shakespeare.sqlite"
 SPLITS = ("train", "test")  # TFF opens both
-
-_SIZES = {"sequence_length": 80, "embedding_size": 8, "lstm_size": 256, "max_examples": 128}
-_STAND_IN_SIZES = {"sequence_length": 40, "embedding_size": 8, "lstm_size": 48, "max_examples": 24}
 
 DEFAULTS: dict[str, Any] = {
     "algorithms": ("reptile", "fedavg"),
@@ -49,25 +48,28 @@ DEFAULTS: dict[str, Any] = {
     "adaptation_learning_rates": (0.1, 0.3),
     "rounds_per_evaluation": 20,
     "rounds_per_checkpoint": 10,
-    "hyperparameters": splitting(
-        {
-            "reptile": {"inner_learning_rate": 1.0, "server_learning_rate": 1.5},
-            "fedavg": {"inner_learning_rate": 1.0},
-            "fedprox": {"inner_learning_rate": 1.0},
-        },
-        split="ordered",
-    ),
+    "split": "ordered",
+    "hyperparameters": {
+        "reptile": {"inner_learning_rate": 1.0, "server_learning_rate": 1.5},
+        "fedavg": {"inner_learning_rate": 1.0},
+        "fedprox": {"inner_learning_rate": 1.0},
+    },
 }
 
-OPTIONS = next_token.size_options(
-    _SIZES,
-    _STAND_IN_SIZES,
-    sequence_length="Characters in a sequence",
-    embedding_size="Numbers that stand for a character in the network",
-    lstm_size="Units of each of the two LSTMs",
-    max_examples="A role's first sequences that are used",
-)
-ABOUT = choice.About(
+
+@dataclasses.dataclass(frozen=True)
+class Options(schema.Options):
+    """Options of Shakespeare; their `size` says what each means."""
+
+    sequence_length: int | None = next_token.size(80, 40, "Characters in a sequence")
+    embedding_size: int | None = next_token.size(
+        8, 8, "Numbers that stand for a character in the network"
+    )
+    lstm_size: int | None = next_token.size(256, 48, "Units of each of the two LSTMs")
+    max_examples: int | None = next_token.size(128, 24, "A role's first sequences that are used")
+
+
+ABOUT = About(
     source="tff",
     clients="715 roles, on average 22 speeches each",
     model="two LSTMs, 0.8 million weights",
@@ -77,31 +79,8 @@ ABOUT = choice.About(
 )
 
 
-def load(
-    *,
-    data_source: str = "auto",
-    cache_dir: str | os.PathLike[str] | None = None,
-    seed: int = 0,
-    num_test_clients: int | None = None,
-    sequence_length: int | None = None,
-    embedding_size: int | None = None,
-    lstm_size: int | None = None,
-    max_examples: int | None = None,
-) -> Task:
-    """Loads Shakespeare, or on request and in need its embedded stand-in.
-
-    Args:
-      data_source: "tff": the real data, from the cache or downloaded, or an error; "embedded":
-        the synthetic stand-in; "auto": the real data if they can be had, otherwise the stand-in
-        with a warning on stderr. `Task.data_source` says which it became.
-      cache_dir: Directory of the downloaded file; None means TFF's default, `~/.tff`.
-      seed: >= 0; fixes the initial weights.
-      num_test_clients: >= 1; None means 15 % of the clients.
-      sequence_length: Characters in a sequence, >= 1.
-      embedding_size: Size of the embedding, >= 1.
-      lstm_size: Units of each LSTM, >= 1.
-      max_examples: A role's first sequences that are used, >= 1.
-        The sizes' None means TFF's baseline's with the real data, less with the stand-in.
+def load(request: Request) -> Task:
+    """Loads Shakespeare, or its synthetic stand-in if requested or if Shakespeare is unavailable.
 
     Returns:
       A `Task` whose `read_client` gives x and y int64 [n, sequence_length] in the order of the
@@ -110,36 +89,29 @@ def load(
       list of the names of all ids is in `Task.assets`.
 
     Raises:
-      DataError: If there is no such data source, "tff" data cannot be had, a size is less than 1,
-        or there are too few clients.
+      DataError: If "tff" data cannot be had, or there are too few clients.
     """
-    given = {
-        "sequence_length": sequence_length,
-        "embedding_size": embedding_size,
-        "lstm_size": lstm_size,
-        "max_examples": max_examples,
-    }
-    next_token.resolve_sizes(given, _SIZES)  # what is wrong with them is said before any download
-    file = tff_files.File(URL, tff_files.directory(cache_dir) / FILE_NAME, SPLITS, _download)
+    file = tff_files.TffFile(
+        URL, tff_files.directory(request.cache_dir) / FILE_NAME, SPLITS, _download
+    )
     real = choice.RealData(ABOUT, "Shakespeare", "synthetic text", file.fetch, file.advice)
-    data_source = choice.choose(data_source, real)
+    data_source = choice.resolve_source(request.data_source, real)
+    sizes = next_token.resolve_sizes(request.options, data_source)
     if data_source == choice.EMBEDDED:
-        sizes = next_token.resolve_sizes(given, _STAND_IN_SIZES)
         client_ids = embedded_text.client_ids()
         read_speeches: Callable[[str], np.ndarray] = _speak
     else:
-        sizes = next_token.resolve_sizes(given, _SIZES)
         client_ids, read_speeches = _open(file.path.parent)
     tokens = next_token.token_names(_characters())
     encode = _build_encoder(sizes["sequence_length"])
     return next_token.build_task(
         name=NAME,
         data_source=data_source,
-        groups=split_clients(client_ids, next_token.DATA_SEED, num_test_clients),
+        groups=split_clients(client_ids, DATA_SEED, request.num_test_clients),
         read_client=lambda client_id: encode(read_speeches(client_id)),
         build_keras_model=functools.partial(
             build_lstm,
-            seed,
+            request.seed,
             len(tokens),
             sizes["sequence_length"],
             sizes["embedding_size"],
@@ -160,7 +132,7 @@ def _download(directory: str) -> None:
 
 def _speak(client_id: str) -> np.ndarray:
     """Returns an embedded author's speeches: bytes [n]."""
-    return next_token.as_bytes(embedded_text.speak(next_token.DATA_SEED, client_id))
+    return next_token.as_bytes(embedded_text.speak(DATA_SEED, client_id))
 
 
 def _open(directory: pathlib.Path) -> tuple[tuple[str, ...], Callable[[str], np.ndarray]]:
@@ -245,3 +217,6 @@ def build_lstm(
             layers.Dense(num_tokens, kernel_initializer=initializers.GlorotUniform(seeds[5])),
         ]
     )
+
+
+DATASET = DataSet(NAME, ABOUT, Options, DEFAULTS, load)

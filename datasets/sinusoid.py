@@ -13,15 +13,16 @@ stay. Split in halves they are the papers' ten points to adapt on, and ten to be
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
-import os
 from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
 
-from datasets.sources import choice
-from datasets.task import DataError, Task, number_clients
+from datasets import options as schema
+from datasets.data_set import EMBEDDED, About, DataSet, Request
+from datasets.task import Task, initializer_seeds, number_clients
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -73,13 +74,18 @@ DEFAULTS: dict[str, Any] = {
     },
 }
 
-OPTIONS = {
-    "max_phase": choice.Option(
-        float, math.pi, "The largest phase of a wave, > 0; 6.2832 in the Reptile paper."
+
+@dataclasses.dataclass(frozen=True)
+class Options(schema.Options):
+    """Options of the sinusoids; their `option` says what each means."""
+
+    max_phase: float = schema.option(
+        math.pi, "The largest phase of a wave; 6.2832 in the Reptile paper.", more_than=0
     )
-}
-ABOUT = choice.About(
-    source=choice.EMBEDDED,
+
+
+ABOUT = About(
+    source=EMBEDDED,
     clients="10,700 sine waves, 20 points each",
     model="two hidden layers of 40, 1,761 weights",
     metric="mean squared error",
@@ -88,34 +94,17 @@ ABOUT = choice.About(
 )
 
 
-def load(
-    *,
-    data_source: str = "auto",
-    cache_dir: str | os.PathLike[str] | None = None,
-    seed: int = 0,
-    num_test_clients: int | None = None,
-    max_phase: float = math.pi,
-) -> Task:
-    """Makes the task.
-
-    Args:
-      data_source: "auto" or "embedded", which are the same here.
-      cache_dir: Unused.
-      seed: >= 0; fixes the initial weights. The clients are the same for every seed.
-      num_test_clients: >= 1; None means 500.
-      max_phase: > 0 and finite, in radians.
+def load(request: Request) -> Task:
+    """Makes the task: the data are synthetic, and by default there are 500 test clients.
 
     Returns:
       A `Task` whose `read_client` gives x float32 [20, 1] in [-5, 5] and y float32 [20, 1].
 
     Raises:
-      DataError: If there is no such data source, or a number is out of its range.
+      DataError: If `num_test_clients` is less than 1.
     """
-    del cache_dir
-    choice.check(data_source, ABOUT)
-    ids = number_clients(NUM_CLIENTS, num_test_clients, digits=5)
-    if not 0 < max_phase < math.inf:
-        raise DataError(f"max_phase must be a number > 0, but is {max_phase}.")
+    max_phase = request.options.max_phase
+    ids = number_clients(NUM_CLIENTS, request.num_test_clients, digits=5)
     import tensorflow as tf
 
     known = frozenset(client_id for group in ids.values() for client_id in group)
@@ -129,12 +118,12 @@ def load(
     spec = tf.TensorSpec([None, 1], tf.float32)
     return Task(
         name=NAME,
-        data_source=choice.EMBEDDED,
+        data_source=EMBEDDED,
         train_clients=ids["train"],
         validation_clients=ids["validation"],
         test_clients=ids["test"],
         read_client=read_client,
-        build_keras_model=functools.partial(build_mlp, seed),
+        build_keras_model=functools.partial(build_mlp, request.seed),
         build_loss=tf.keras.losses.MeanSquaredError,
         build_metrics=lambda: [tf.keras.metrics.MeanSquaredError(name="mse")],
         input_spec=(spec, spec),
@@ -167,9 +156,7 @@ def build_mlp(seed: int) -> tf.keras.Model:
     import tensorflow as tf
 
     layers = tf.keras.layers
-    # Operation seeds, not a global one: they hold in any graph that the model is built in.
-    seeds = np.random.SeedSequence(seed).generate_state(3) // 2  # int32 for TensorFlow
-    glorots = [tf.keras.initializers.GlorotUniform(seed=int(s)) for s in seeds]
+    glorots = [tf.keras.initializers.GlorotUniform(seed=s) for s in initializer_seeds(seed, 3)]
     return tf.keras.Sequential(
         [
             layers.Dense(40, "relu", kernel_initializer=glorots[0], input_shape=(1,)),
@@ -197,3 +184,6 @@ def plot_client(
     axes.set(xlabel="x", ylabel="y")
     axes.grid(alpha=0.3)
     axes.legend()
+
+
+DATASET = DataSet(NAME, ABOUT, Options, DEFAULTS, load)

@@ -12,14 +12,14 @@ users of `heldout` who do not validate stand in. There are hundreds of thousands
 once, and validation and test are a sample. A client is a user's first `max_examples` sentences by
 date.
 
-Where the data cannot be had, `stand_ins.text` can stand in, never unsaid.
+If the data are unavailable, `stand_ins.text` replaces them, always with a warning.
 """
 
 from __future__ import annotations
 
 import collections
+import dataclasses
 import functools
-import os
 import pathlib
 import sys
 from collections.abc import Iterable, Sequence
@@ -27,11 +27,13 @@ from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
 
+from datasets import options as schema
+from datasets.data_set import About, DataSet, Request
 from datasets.problems import next_token
 from datasets.sources import choice, tff_files
 from datasets.sources.contents import Contents
 from datasets.stand_ins import text as embedded_text
-from datasets.task import DataError, Task, initializer_seeds, split_clients, splitting
+from datasets.task import DATA_SEED, DataError, Task, initializer_seeds, split_clients
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -54,21 +56,6 @@ _COUNTED_SENTENCES = 1000
 # An estimate: 169 million sentences at the 366 bytes that one takes in a smaller file.
 _FREE_BYTES = 60 * 2**30
 
-_SIZES = {
-    "vocabulary_size": 10_000,
-    "sequence_length": 20,
-    "embedding_size": 96,
-    "lstm_size": 670,
-    "max_examples": 128,
-}
-_STAND_IN_SIZES = {
-    "vocabulary_size": 200,
-    "sequence_length": 12,
-    "embedding_size": 24,
-    "lstm_size": 48,
-    "max_examples": 128,
-}
-
 DEFAULTS: dict[str, Any] = {
     "algorithms": ("reptile", "fedavg"),
     "rounds": 100,
@@ -80,27 +67,32 @@ DEFAULTS: dict[str, Any] = {
     "adaptation_learning_rates": (0.1, 0.3),
     "rounds_per_evaluation": 20,
     "rounds_per_checkpoint": 10,
-    "hyperparameters": splitting(
-        {
-            "reptile": {"inner_learning_rate": 1.0},
-            "fedavg": {"inner_learning_rate": 1.0},
-            "fedprox": {"inner_learning_rate": 1.0},
-        },
-        split="ordered",
-    ),
+    "split": "ordered",
+    "hyperparameters": {
+        "reptile": {"inner_learning_rate": 1.0},
+        "fedavg": {"inner_learning_rate": 1.0},
+        "fedprox": {"inner_learning_rate": 1.0},
+    },
 }
 
 
-OPTIONS = next_token.size_options(
-    _SIZES,
-    _STAND_IN_SIZES,
-    vocabulary_size="Words that have an id of their own",
-    sequence_length="Words of a sentence that are read",
-    embedding_size="Numbers that stand for a word in the network",
-    lstm_size="Units of the LSTM",
-    max_examples="A user's first sentences that are used",
-)
-ABOUT = choice.About(
+@dataclasses.dataclass(frozen=True)
+class Options(schema.Options):
+    """Options of Stack Overflow; their `size` says what each means.
+
+    Published runs use from 160 to 1,000 sentences of a user; 128 keep a round short.
+    """
+
+    vocabulary_size: int | None = next_token.size(10_000, 200, "Words that have an id of their own")
+    sequence_length: int | None = next_token.size(20, 12, "Words of a sentence that are read")
+    embedding_size: int | None = next_token.size(
+        96, 24, "Numbers that stand for a word in the network"
+    )
+    lstm_size: int | None = next_token.size(670, 48, "Units of the LSTM")
+    max_examples: int | None = next_token.size(128, 128, "A user's first sentences that are used")
+
+
+ABOUT = About(
     source="tff",
     clients="342,477 users to train on, on average 397 sentences each; a sample of unseen ones",
     model="LSTM, 4.1 million weights",
@@ -110,35 +102,11 @@ ABOUT = choice.About(
 )
 
 
-def load(
-    *,
-    data_source: str = "auto",
-    cache_dir: str | os.PathLike[str] | None = None,
-    seed: int = 0,
-    num_test_clients: int | None = None,
-    vocabulary_size: int | None = None,
-    sequence_length: int | None = None,
-    embedding_size: int | None = None,
-    lstm_size: int | None = None,
-    max_examples: int | None = None,
-) -> Task:
-    """Loads Stack Overflow, or on request and in need its embedded stand-in.
+def load(request: Request) -> Task:
+    """Loads Stack Overflow, or its synthetic stand-in if requested or if it is unavailable.
 
-    Args:
-      data_source: "tff": the real data, from the cache or downloaded, or an error; "embedded":
-        the synthetic stand-in; "auto": the real data if they can be had, otherwise the stand-in
-        with a warning on stderr. `Task.data_source` says which it became.
-      cache_dir: Directory of the downloaded file; None means TFF's default, `~/.tff`.
-      seed: >= 0; fixes the initial weights.
-      num_test_clients: >= 1; None means 100, or as many unseen users as there are; of the stand-in
-        15 %.
-      vocabulary_size: The most words that have an id, >= 1; fewer if the text has fewer.
-      sequence_length: Words of a sentence, >= 1; longer ones are cut.
-      embedding_size: Size of the embedding and of the dense layer, >= 1.
-      lstm_size: Units of the LSTM, >= 1.
-      max_examples: A user's first sentences by date, >= 1. (Published runs take from 160 to 1,000;
-        128 keep a round short.)
-        The sizes' None means TFF's baseline's with the real data, less with the stand-in.
+    By default there are 100 test clients, or as many unseen users as there are; 15 % of the
+    stand-in's.
 
     Returns:
       A `Task` whose `read_client` gives x and y int64 [n, sequence_length] in the order of time,
@@ -146,30 +114,20 @@ def load(
       vocabulary, a list of the names of all ids, is in `Task.assets`.
 
     Raises:
-      DataError: If there is no such data source, "tff" data cannot be had, a size is less than 1,
-        or there are too few clients.
+      DataError: If "tff" data cannot be had, or there are too few clients.
     """
-    given = {
-        "vocabulary_size": vocabulary_size,
-        "sequence_length": sequence_length,
-        "embedding_size": embedding_size,
-        "lstm_size": lstm_size,
-        "max_examples": max_examples,
-    }
-    next_token.resolve_sizes(given, _SIZES)  # what is wrong with them is said before any download
-    file = tff_files.File(
-        URL, tff_files.directory(cache_dir) / FILE_NAME, SPLITS, _download, _FREE_BYTES
+    file = tff_files.TffFile(
+        URL, tff_files.directory(request.cache_dir) / FILE_NAME, SPLITS, _download, _FREE_BYTES
     )
     real = choice.RealData(ABOUT, "Stack Overflow", "synthetic text", file.fetch, file.advice)
-    data_source = choice.choose(data_source, real)
+    data_source = choice.resolve_source(request.data_source, real)
+    sizes = next_token.resolve_sizes(request.options, data_source)
     if data_source == choice.EMBEDDED:
-        sizes = next_token.resolve_sizes(given, _STAND_IN_SIZES)
-        groups = split_clients(embedded_text.client_ids(), next_token.DATA_SEED, num_test_clients)
+        groups = split_clients(embedded_text.client_ids(), DATA_SEED, request.num_test_clients)
         read_sentences: Callable[[str], np.ndarray] = _write
         words = None
     else:
-        sizes = next_token.resolve_sizes(given, _SIZES)
-        groups, read_sentences = _open(file.path.parent, num_test_clients)
+        groups, read_sentences = _open(file.path.parent, request.num_test_clients)
         words = _published_words(file.path.parent, sizes["vocabulary_size"])
     if words is None:
         words = _count_words(groups[0], read_sentences, sizes["vocabulary_size"])
@@ -183,7 +141,7 @@ def load(
         read_client=lambda client_id: encode(read_sentences(client_id)[:limit]),
         build_keras_model=functools.partial(
             build_lstm,
-            seed,
+            request.seed,
             len(tokens),
             sizes["sequence_length"],
             sizes["embedding_size"],
@@ -205,7 +163,7 @@ def _download(directory: str) -> None:
 
 def _write(client_id: str) -> np.ndarray:
     """Returns an embedded author's sentences: bytes [n]."""
-    return next_token.as_bytes(embedded_text.write(next_token.DATA_SEED, client_id))
+    return next_token.as_bytes(embedded_text.write(DATA_SEED, client_id))
 
 
 def _open(
@@ -257,7 +215,7 @@ def choose_clients(
       DataError: If there are no such validation clients, or fewer test clients than asked for.
     """
     training = set(train)
-    rng = np.random.default_rng(next_token.DATA_SEED)
+    rng = np.random.default_rng(DATA_SEED)
     held = _shuffled(set(heldout) - training, rng)
     num_validation = min(NUM_VALIDATION_CLIENTS, -(-len(held) // 2))
     unseen = _shuffled(set(test) - training - set(held), rng) + held[num_validation:]
@@ -315,7 +273,7 @@ def _count_words(
 
     That is by the users who use a word; then by how often they do, because the sample is small.
     """
-    rng = np.random.default_rng(next_token.DATA_SEED)
+    rng = np.random.default_rng(DATA_SEED)
     users: collections.Counter[bytes] = collections.Counter()
     uses: collections.Counter[bytes] = collections.Counter()
     for client_id in _shuffled(client_ids, rng)[:_COUNTED_CLIENTS]:
@@ -382,3 +340,6 @@ def build_lstm(
             layers.Dense(num_tokens, kernel_initializer=initializers.GlorotUniform(seeds[4])),
         ]
     )
+
+
+DATASET = DataSet(NAME, ABOUT, Options, DEFAULTS, load)

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 VALIDATION_FRACTION = 0.10
 TEST_FRACTION = 0.15
 
+# Who is in training, validation and test, and the embedded clients, are the same in every run, so
+# that what was chosen on the validation clients of one seed never saw the test clients of another.
+DATA_SEED = 0
+
 
 class DataError(ValueError):
     """A problem with data that one sentence explains to the user."""
@@ -63,6 +67,8 @@ class Task:
       plot_client: Draws a client, where one can be drawn, into a plot of every run:
         `plot_client(axes, client_id, support, before, after)` with Matplotlib's axes, the examples
         `(x, y)` adapted on, and the model's predictions before and after as functions of x.
+      build_front: Builds the layers in front of the network, the input first, which stay where a
+        user's own network takes the place of the task's; None means the input alone.
       measures: What else test clients are measured by, if anything.
       has_real_data: Whether there are real data that "embedded" ones stand in for. A task that is
         defined by how its data are made has none.
@@ -83,6 +89,7 @@ class Task:
     split: str = "random"
     assets: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     plot_client: Callable[..., None] | None = None
+    build_front: Callable[[], list[tf.keras.layers.Layer]] | None = None
     measures: Measures | None = None
     has_real_data: bool = True
 
@@ -163,22 +170,10 @@ def number_clients(
     return {group: tuple(f"{group}_{i:0{digits}d}" for i in range(n)) for group, n in sizes.items()}
 
 
-def splitting(preferred: Mapping[str, Mapping[str, Any]], **how: Any) -> dict[str, Any]:
-    """Adds how clients split in training, e.g. `split="ordered"`, to what a task prefers.
-
-    Args:
-      preferred: Algorithm -> the task's hyperparameters for it.
-      **how: Hyperparameters for the algorithms whose clients split, where they have no others.
-    """
-    names = ("fomaml", "maml", "meta_sgd", "anil", "per_fedavg")
-    return {**preferred, **{name: {**how, **preferred.get(name, {})} for name in names}}
-
-
 def initializer_seeds(seed: int, count: int) -> list[int]:
     """Returns a seed for each of `count` initializers of a model, from `seed` >= 0.
 
     Seeds of operations, unlike a global one, hold in any graph that the model is built in.
     """
-    return (
-        np.random.SeedSequence(seed).generate_state(count) // 2
-    ).tolist()  # int32 for TensorFlow
+    state = np.random.SeedSequence(seed).generate_state(count)
+    return (state // 2).tolist()  # int32 for TensorFlow

@@ -46,7 +46,7 @@ def run(
     start = time.monotonic()
     config = ExperimentConfig.from_defaults(
         task.name,
-        {**datasets.DEFAULTS[task.name], "hyperparameters": {}},
+        {**datasets.DATASETS[task.name].defaults, "hyperparameters": {}},
         {**values, "algorithms": (algorithm,)},
         {algorithm: hparams},
         registry.hyperparameter_kinds(),
@@ -75,5 +75,5 @@ def run(
 
 def load_emnist(cache_dir: str) -> tuple[Any, Any]:
     """Returns the task on TFF's own data, and a cached reader of its clients."""
-    task = datasets.TASKS["emnist"](data_source="tff", cache_dir=cache_dir)
+    task = datasets.load("emnist", datasets.Request("tff", cache_dir))
     return task, client_data.cached_reader(task.read_client)

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from loading import graph_weights, load_task, real_data_file
 
 import datasets
 import run_experiment
-from datasets import DataError, csv_file
+from datasets import DataError
 from datasets.stand_ins import households
 from datasets.tables import columns, examples
 from tff_fedmeta import keras_files
 
-HAR = Path(__file__).parent.parent.parent / "shared" / "data" / "har_windows.npz"
 COLUMNS = {"client_column": "who", "label_column": "y"}
 
 
@@ -60,7 +60,7 @@ def held_out(**options):
     """The frame of `make_frame` has these clients in no training group."""
     frame = make_frame()
     groups = examples.groups(frame, "who", options.get("split_column"))
-    train, validation, test = datasets.task.split_clients(groups, csv_file._DATA_SEED)
+    train, validation, test = datasets.task.split_clients(groups, datasets.task.DATA_SEED)
     return train, validation + test
 
 
@@ -100,13 +100,13 @@ def test_numbers_texts_and_missing_values_become_what_is_documented():
 def test_what_is_learnt_comes_from_training_clients_alone(save):
     frame = make_frame()
     _, others = held_out()
-    before = csv_file.load(csv=save(frame), **COLUMNS)
+    before = load_task("csv", csv=save(frame), **COLUMNS)
     assert set(before.validation_clients + before.test_clients) == set(others)
     changed = frame["who"].isin(others)
     frame.loc[changed, "a"] = 1e6
     frame.loc[changed, "mode"] = "never seen"
     frame.loc[changed & (frame["t"] == 0), "b"] = np.nan
-    after = csv_file.load(csv=save(frame), **COLUMNS)
+    after = load_task("csv", csv=save(frame), **COLUMNS)
     assert after.assets == before.assets
     x, _ = after.read_client(others[0])
     channels = after.assets["preprocessing.json"]["channels"]
@@ -121,7 +121,7 @@ def test_exported_preprocessing_is_enough_for_pandas_alone(save):
     frame = make_frame()
     frame.loc[::5, "b"] = np.nan
     frame.loc[::7, "mode"] = None
-    task = csv_file.load(csv=save(frame), **COLUMNS, feature_columns="a,b,mode")
+    task = load_task("csv", csv=save(frame), **COLUMNS, feature_columns="a,b,mode")
     how = json.loads(json.dumps(task.assets["preprocessing.json"], allow_nan=False))
     rows = frame[frame["who"] == task.test_clients[0]]
     channels = []
@@ -200,20 +200,25 @@ def test_a_window_is_labelled_by_its_last_row_and_none_overlap_unless_asked(save
     frame = make_frame()
     options = dict(COLUMNS, time_column="t", window=4, feature_columns="a,b")
     path = save(frame.sample(frac=1, random_state=0))
-    task = csv_file.load(csv=path, **options)
+    task = load_task("csv", csv=path, **options)
     x, y = task.read_client("c3")
     mine = frame[frame["who"] == "c3"]
     np.testing.assert_array_equal(x, mine[["a", "b"]].to_numpy(np.float32).reshape(3, 4, 2))
     classes = task.assets["preprocessing.json"]["label"]["classes"]
     assert [classes[i] for i in y] == mine["y"].iloc[[3, 7, 11]].tolist()
-    assert len(csv_file.load(csv=path, **options, window_stride=2).read_client("c3")[1]) == 5
+    assert len(load_task("csv", csv=path, **options, window_stride=2).read_client("c3")[1]) == 5
 
 
 def test_clients_that_share_a_value_of_the_split_column_stay_together(save):
     frame = make_frame(num_clients=24)
     frame["person"] = "p" + (frame["who"].str[1:].astype(int) // 3).astype(str)
-    task = csv_file.load(
-        csv=save(frame), **COLUMNS, feature_columns="a,b", split_column="person", num_test_clients=2
+    task = load_task(
+        "csv",
+        csv=save(frame),
+        **COLUMNS,
+        feature_columns="a,b",
+        split_column="person",
+        num_test_clients=2,
     )
     person = dict(zip(frame["who"], frame["person"]))
     sides = [
@@ -239,7 +244,7 @@ def test_clients_are_joined_through_each_other():
 def test_ids_that_look_like_numbers_stay_as_they_are_written(save):
     frame = make_frame()
     frame["who"] = "00" + frame["who"].str[1:]
-    task = csv_file.load(csv=save(frame), **COLUMNS)
+    task = load_task("csv", csv=save(frame), **COLUMNS)
     assert sorted(all_clients(task))[:2] == ["000", "001"]
     with pytest.raises(KeyError):
         task.read_client("0")
@@ -250,12 +255,12 @@ def test_ids_that_look_like_numbers_stay_as_they_are_written(save):
 
 @pytest.fixture(scope="module")
 def embedded():
-    return csv_file.load(data_source="embedded")
+    return load_task("csv", data_source="embedded")
 
 
 @pytest.mark.parametrize("name", ["homes.csv", "homes.parquet"])
 def test_the_stand_in_written_to_a_file_is_the_same_task(save, embedded, name):
-    task = csv_file.load(csv=save(households.table(), name), **households.OPTIONS)
+    task = load_task("csv", csv=save(households.table(), name), **households.OPTIONS)
     assert (task.data_source, embedded.data_source) == ("file", "embedded")
     for field in ("train_clients", "test_clients", "input_spec", "split", "metric"):
         assert getattr(task, field) == getattr(embedded, field)
@@ -306,7 +311,7 @@ def test_households_are_pure_functions_of_seed_and_index():
 
 
 def test_auto_without_a_file_runs_on_the_stand_in_and_says_so(capsys):
-    assert csv_file.load().data_source == "embedded"
+    assert load_task("csv").data_source == "embedded"
     banner = " ".join(capsys.readouterr().err.replace("#", " ").split())
     assert "EMBEDDED smart homes" in banner
     assert "--csv=FILE" in banner
@@ -379,7 +384,7 @@ def test_bad_table_is_refused_in_one_sentence_that_names_the_place(save, name):
     spoil, options, parts = BAD_FILES[name]
     path = save(spoil(make_frame()))
     with pytest.raises(DataError) as error:
-        csv_file.load(csv=path, **{**COLUMNS, **options})
+        load_task("csv", csv=path, **{**COLUMNS, **options})
     message = str(error.value)
     assert "\n" not in message
     for part in parts:
@@ -389,11 +394,11 @@ def test_bad_table_is_refused_in_one_sentence_that_names_the_place(save, name):
 def test_categories_are_at_most_fifty_texts(save):
     frame = make_frame(num_clients=20)
     frame["room"] = [f"r{i % 50}" for i in range(len(frame))]
-    task = csv_file.load(csv=save(frame), **COLUMNS, feature_columns="room")
+    task = load_task("csv", csv=save(frame), **COLUMNS, feature_columns="room")
     assert task.input_spec[0].shape.as_list() == [None, 50]
     frame["room"] = [f"r{i % 51}" for i in range(len(frame))]
     with pytest.raises(DataError, match="51 different texts"):
-        csv_file.load(csv=save(frame), **COLUMNS, feature_columns="room")
+        load_task("csv", csv=save(frame), **COLUMNS, feature_columns="room")
 
 
 @pytest.mark.parametrize(
@@ -411,7 +416,7 @@ def test_unreadable_file_is_named(tmp_path, content, reason):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(DataError, match=reason) as error:
-        csv_file.load(csv=str(path), **COLUMNS)
+        load_task("csv", csv=str(path), **COLUMNS)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
@@ -420,7 +425,7 @@ def test_unreadable_file_is_named(tmp_path, content, reason):
 
 def test_quantities_are_standardised_and_the_error_is_in_their_units(save):
     frame = make_frame().assign(y=lambda f: 3000 + 200 * f["b"])
-    task = csv_file.load(csv=save(frame), **COLUMNS, feature_columns="a,b")
+    task = load_task("csv", csv=save(frame), **COLUMNS, feature_columns="a,b")
     assert (task.metric, task.higher_is_better) == ("mae", False)
     label = task.assets["preprocessing.json"]["label"]
     train = frame[frame["who"].isin(task.train_clients)]["y"]
@@ -445,7 +450,7 @@ def test_exported_model_takes_the_files_units_in_plain_keras(save, tmp_path, mod
     import tensorflow as tf
 
     options = dict(csv=save(make_frame()), **COLUMNS, model=model, window=window)
-    task, raw = csv_file.load(**options), csv_file.load(**options, normalize=False)
+    task, raw = load_task("csv", **options), load_task("csv", **options, normalize=False)
     how = task.assets["preprocessing.json"]["normalisation"]
     x, _ = task.read_client("c1")
     inside = task.build_keras_model()
@@ -456,18 +461,6 @@ def test_exported_model_takes_the_files_units_in_plain_keras(save, tmp_path, mod
     np.testing.assert_array_equal(
         tf.keras.models.load_model(tmp_path / "model.keras")(x), inside(x)
     )
-
-
-def graph_weights(task):
-    """The initial weights as TFF sees them: built in a graph of their own."""
-    import tensorflow as tf
-    import tensorflow_federated as tff
-
-    with tf.Graph().as_default():
-        weights = tff.learning.models.ModelWeights.from_model(task.model_fn())
-        with tf.compat.v1.Session() as session:
-            session.run(tf.compat.v1.global_variables_initializer())
-            return session.run(list(weights.trainable))
 
 
 @pytest.fixture
@@ -497,7 +490,8 @@ def test_a_keras_file_starts_from_its_weights_also_in_a_graph(save, tmp_path):
     outputs = layers.Dense(2)(layers.concatenate([inputs, hidden]))
     saved = tf.keras.Model(inputs, outputs)
     saved.save(tmp_path / "mine.keras")
-    task = csv_file.load(
+    task = load_task(
+        "csv",
         csv=save(make_frame()),
         **COLUMNS,
         feature_columns="a,b,mode",
@@ -516,7 +510,7 @@ def test_a_keras_file_starts_from_its_weights_also_in_a_graph(save, tmp_path):
 @pytest.mark.parametrize("model", ["mlp", "conv1d"])
 def test_builds_of_one_seed_are_the_same_and_of_another_are_not(save, model):
     options = dict(csv=save(make_frame()), **COLUMNS, window=3, model=model)
-    task, other = csv_file.load(**options), csv_file.load(**options, seed=1)
+    task, other = load_task("csv", **options), load_task("csv", **options, seed=1)
     eager = task.build_keras_model().get_weights()
     for mine, theirs in zip(eager, graph_weights(task)):
         np.testing.assert_array_equal(mine, theirs)
@@ -531,7 +525,7 @@ def test_a_keras_model_that_does_not_fit_is_refused(save):
 
     def refused(model, *parts):
         with pytest.raises(DataError) as error:
-            csv_file.load(csv=path, **COLUMNS, feature_columns="a,b,mode", model=model)
+            load_task("csv", csv=path, **COLUMNS, feature_columns="a,b,mode", model=model)
         for part in parts:
             assert part in str(error.value)
         assert "\n" not in str(error.value)
@@ -561,22 +555,17 @@ SMALL = [
 
 
 def test_algorithms_split_in_time_order_where_evaluation_does():
-    given = {name: option.default for name, option in datasets.OPTIONS["csv"].items()}
+    data_set = datasets.DATASETS["csv"]
 
-    def splits(**options):
-        _, defaults = datasets.configure("csv", {**given, **options})
-        return {h["split"] for h in defaults["hyperparameters"].values() if "split" in h}
+    def split(**options):
+        return data_set.defaults_for(data_set.make_options(options))["split"]
 
     file = dict(csv=str(Path(__file__)))
-    assert splits() == {"ordered"}  # the stand-in has times
-    assert splits(**file) == {"random"}
-    assert splits(**file, time_column="t") == {"ordered"}
-    assert splits(**file, window=4, window_stride=4) == {"random"}
-    assert splits(**file, window=4, window_stride=2) == {"ordered"}
-    assert datasets.configure("emnist", {"only_digits": True}) == (
-        {"only_digits": True},
-        datasets.DEFAULTS["emnist"],
-    )
+    assert split() == "ordered"  # the stand-in has times
+    assert split(**file) == "random"
+    assert split(**file, time_column="t") == "ordered"
+    assert split(**file, window=4, window_stride=4) == "random"
+    assert split(**file, window=4, window_stride=2) == "ordered"
 
 
 def test_from_file_to_export_and_no_further_on_a_changed_file(save, tmp_path, capsys):
@@ -629,9 +618,8 @@ def test_command_line_errors_are_one_sentence_and_status_two(save, save_model, c
         assert len(errors) == 1 and part in errors[0]
 
 
-@pytest.mark.skipif(not HAR.exists(), reason="needs the motion data beside the repository")
 def test_phone_and_watch_motion_is_read_window_for_window(save):
-    with np.load(HAR) as file:
+    with np.load(real_data_file("har_windows.npz")) as file:
         kept = np.isin(file["client"], ["s01_sp", "s01_sw", "s03_sp", "s08_sp"])
         x, y, client = (file[name][kept] for name in ("x", "y", "client"))
     axes = [f"axis_{i}" for i in range(6)]
@@ -639,7 +627,8 @@ def test_phone_and_watch_motion_is_read_window_for_window(save):
     frame["device"] = np.repeat(client, 100)
     frame["person"] = frame["device"].str[:3]
     frame["activity"] = np.repeat(y, 100)
-    task = csv_file.load(
+    task = load_task(
+        "csv",
         csv=save(frame, "motion.parquet"),
         client_column="person",
         label_column="activity",

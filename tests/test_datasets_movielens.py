@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 import tfds_files as files
+from loading import load_task
 
-import datasets
 import run_experiment
 from datasets import DataError, movielens
 from datasets.problems import recommendation
@@ -37,12 +37,12 @@ def directory(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def real(directory):
-    return movielens.load(data_source="tfds", cache_dir=directory)
+    return load_task("movielens", data_source="tfds", cache_dir=directory)
 
 
 @pytest.fixture(scope="module")
 def stand_in():
-    return movielens.load(data_source="embedded")
+    return load_task("movielens", data_source="embedded")
 
 
 def of_training(task):
@@ -76,7 +76,7 @@ def test_ratings_of_the_same_second_have_one_order(tmp_path):
     rows = [(user, movie, float(movie % 5 + 1), 7) for user in range(8) for movie in range(9)]
     files.write_movielens(tmp_path / "a", rows)
     files.write_movielens(tmp_path / "b", rows[::-1])
-    one, other = (movielens.load(cache_dir=tmp_path / name) for name in "ab")
+    one, other = (load_task("movielens", cache_dir=tmp_path / name) for name in "ab")
     assert one.data_source == "tfds"
     for client in ("0", "3"):
         for left, right in zip(one.read_client(client), other.read_client(client)):
@@ -139,23 +139,21 @@ def test_embedded_users_differ_in_what_their_earlier_ratings_tell(stand_in):
 def test_too_few_ratings_to_learn_from(tmp_path):
     files.write_movielens(tmp_path, [(u, u * 10 + m, 3.0, m) for u in range(4) for m in range(3)])
     with pytest.raises(DataError, match=r"Movies that 3 training users rated .* none among the 6"):
-        movielens.load(data_source="tfds", cache_dir=tmp_path)
+        load_task("movielens", data_source="tfds", cache_dir=tmp_path)
 
 
 def test_rating_that_is_no_number(tmp_path):
     rows = make_ratings()
     files.write_movielens(tmp_path, [(*rows[0][:2], float("nan"), 1), *rows[1:]])
     with pytest.raises(DataError, match=r"must be a finite number"):
-        movielens.load(data_source="tfds", cache_dir=tmp_path)
+        load_task("movielens", data_source="tfds", cache_dir=tmp_path)
 
 
-def test_missing_feature_and_wrong_size_end_with_status_2(tmp_path, capsys):
+def test_missing_feature_ends_with_status_2(tmp_path, capsys):
     files.write_movielens(tmp_path, make_ratings(), leave_out=["timestamp"])
     arguments = ["run_experiment.py", "--dataset=movielens", "--data_source=tfds"]
     assert run_experiment.main([*arguments, f"--cache_dir={tmp_path}"]) == 2
     assert "lacks timestamp" in capsys.readouterr().err
-    assert run_experiment.main([*arguments, "--taste_size=0"]) == 2
-    assert "taste_size must be a whole number >= 1" in capsys.readouterr().err
 
 
 # --- the model and its figures ---------------------------------------------------------------
@@ -336,7 +334,7 @@ def test_table_shows_every_way_to_predict(finished):
 def test_exported_model_adapted_in_plain_keras_has_the_reported_error(finished, many):
     import tensorflow as tf
 
-    task = movielens.load(data_source="tfds", cache_dir=many, num_test_clients=12)
+    task = load_task("movielens", data_source="tfds", cache_dir=many, num_test_clients=12)
     home = finished / "reptile" / "keras_model"
     how = json.loads((home / "metadata.json").read_text())["adaptation"]
     listed = json.loads((home / "movies.json").read_text())
@@ -354,10 +352,3 @@ def test_exported_model_adapted_in_plain_keras_has_the_reported_error(finished, 
         model.fit(x[support], y[support], batch_size=80, epochs=how["steps"], verbose=0)
         after = model.evaluate(x[query], y[query], verbose=0, return_dict=True)
         assert after["rmse"] == pytest.approx(client["rmse"][how["steps"]], rel=1e-4)
-
-
-def test_defaults_and_options_are_those_of_the_loader():
-    defaults = datasets.DEFAULTS["movielens"]
-    splitting = ("fomaml", "maml", "meta_sgd", "anil", "per_fedavg")
-    assert all(defaults["hyperparameters"][name]["split"] == "ordered" for name in splitting)
-    assert datasets.DATA_SOURCES["movielens"] == ("auto", "tfds", "embedded")

@@ -6,7 +6,7 @@ import tfds_files as files
 
 from datasets import DataError
 from datasets.sources import tff_files
-from datasets.sources.tfds_files import Files, _prepare
+from datasets.sources.tfds_files import TfdsDataset, _prepare
 
 NAME = "movielens/100k-ratings"
 FEATURES = ("user_id", "user_rating")
@@ -14,7 +14,7 @@ RATINGS = [(user, movie, float(movie), 100 - movie) for user in (1, 2) for movie
 
 
 def of(directory, **other):
-    return Files(
+    return TfdsDataset(
         **{
             "name": NAME,
             "splits": ("train",),

@@ -14,7 +14,7 @@ from tff_fedmeta.config import ExperimentConfig
 from tff_fedmeta.experiment import adapted_client, report, summary
 
 CONFIG = ExperimentConfig.from_defaults(
-    "emnist", datasets.DEFAULTS["emnist"], {}, {}, hyperparameter_kinds()
+    "emnist", datasets.DATASETS["emnist"].defaults, {}, {}, hyperparameter_kinds()
 )
 TASK = types.SimpleNamespace(
     metric="accuracy",

@@ -347,15 +347,14 @@ def test_a_rate_that_no_algorithm_has_gets_one_sentence_and_status_two(capsys):
 def test_help_lists_the_data_sets(capsys):
     assert run_experiment.main(["run_experiment.py", "--dataset=help"]) == 0
     shown = capsys.readouterr().out
-    for name, about in datasets.ABOUT.items():
-        assert f"--dataset={name}" in shown and about.clients in " ".join(shown.split())
+    for name, data_set in datasets.DATASETS.items():
+        clients = data_set.about.clients
+        assert f"--dataset={name}" in shown and clients in " ".join(shown.split())
 
 
-def test_an_option_of_another_data_set_gets_one_sentence_and_status_two(capsys, monkeypatch):
-    option = datasets.Option(int, 5, "Classes in a task.")
-    monkeypatch.setitem(run_experiment._OPTIONS, "only_digits", {"omniglot": option})
-    assert run_experiment.main(["run_experiment.py", "--only_digits"]) == 2
-    said = "Error: --only_digits is for --dataset=omniglot, not for emnist.\n"
+def test_an_option_of_another_data_set_gets_one_sentence_and_status_two(capsys):
+    assert run_experiment.main(["run_experiment.py", "--ways=3"]) == 2
+    said = "Error: --ways is for --dataset=omniglot, not for emnist.\n"
     assert capsys.readouterr().err == said
 
 

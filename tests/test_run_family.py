@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import cell
+from loading import load_task
 from tff_files import write_database
 
-import datasets
 import run_experiment
 from datasets import emnist
 from tff_fedmeta import seeds
@@ -95,7 +95,7 @@ def query_and_batches(finished, cache, client_id):
     from tff_fedmeta.client import minibatches, support_query
 
     config = ExperimentConfig.from_json((finished / "config.json").read_text())
-    task = datasets.TASKS["emnist"](data_source="tff", cache_dir=cache, only_digits=True)
+    task = load_task("emnist", data_source="tff", cache_dir=cache, only_digits=True)
     examples = tuple(tf.constant(array) for array in task.read_client(client_id))
     seed = seeds.stream_seed(config.seed, "adaptation", client_id)
     sides = support_query.split_support_query(

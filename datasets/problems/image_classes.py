@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def read(
-    files: tfds_files.Files, image_size: int, color: bool, splits_are_of_classes: bool
+    files: tfds_files.TfdsDataset, image_size: int, color: bool, splits_are_of_classes: bool
 ) -> dict[str, list[np.ndarray]]:
     """Reads all images and divides their classes.
 
@@ -60,7 +60,7 @@ def read(
 
 
 def _read_split(
-    files: tfds_files.Files, split: str, image_size: int, color: bool
+    files: tfds_files.TfdsDataset, split: str, image_size: int, color: bool
 ) -> dict[int, np.ndarray]:
     """Reads one split: label -> uint8 [n, size, size, channels], in the order of the files."""
     import tensorflow as tf

@@ -7,24 +7,23 @@ follow from 1, then the tokens for what is unknown, for the beginning and for th
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Callable
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
 
-from datasets.sources.choice import Option
-from datasets.task import DataError, Task
+from datasets.data_set import EMBEDDED
+from datasets.options import Options, option
+from datasets.task import Task
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 PADDING = 0
 VOCABULARY_FILE = "vocabulary.json"
-
-# Who is in training, validation and test, and the embedded authors, are the same in every run, so
-# that what was chosen on the validation clients of one seed never saw the test clients of another.
-DATA_SEED = 0
 
 # As many examples as any client can have, for a batch that takes them all.
 EVERYTHING = int(np.iinfo(np.int64).max)
@@ -56,34 +55,30 @@ def on_arrays(
     return encode_arrays
 
 
-def size_options(
-    sizes: Mapping[str, int], stand_in_sizes: Mapping[str, int], **meanings: str
-) -> dict[str, Option]:
-    """Returns an option for each size, whose default depends on where the clients come from."""
-    return {
-        name: Option(
-            int,
-            None,
-            f"{meaning}, >= 1; if not given {sizes[name]:,} with the real data and "
-            f"{stand_in_sizes[name]:,} with the stand-in.",
-        )
-        for name, meaning in meanings.items()
-    }
+def size(real: int, stand_in: int, meaning: str) -> Any:
+    """Declares an option that is a size; its default depends on where the clients come from.
 
-
-def resolve_sizes(given: Mapping[str, int | None], defaults: Mapping[str, int]) -> dict[str, int]:
-    """Returns the sizes that hold: those given, and the defaults of those that are None.
-
-    Raises:
-      DataError: If one is less than 1.
+    Args:
+      real: The default with the real data.
+      stand_in: The default with the stand-in.
+      meaning: What the size is of, as a clause.
     """
-    sizes = {}
-    for name, default in defaults.items():
-        size = given[name]
-        sizes[name] = default if size is None else size
-        if sizes[name] < 1:
-            raise DataError(f"{name} must be a whole number >= 1, but is {sizes[name]}.")
-    return sizes
+    text = f"{meaning}; by default {real:,} with the real data and {stand_in:,} with the stand-in."
+    declared = option(None, text, at_least=1)
+    declared.metadata = MappingProxyType({**declared.metadata, "sizes": (real, stand_in)})
+    return declared
+
+
+def resolve_sizes(options: Options, data_source: str) -> dict[str, int]:
+    """Returns the value of each `size`: the one given, or the default for the source."""
+    declared = [field for field in dataclasses.fields(options) if "sizes" in field.metadata]
+    given = {field.name: getattr(options, field.name) for field in declared}
+    return {
+        field.name: field.metadata["sizes"][data_source == EMBEDDED]
+        if given[field.name] is None
+        else given[field.name]
+        for field in declared
+    }
 
 
 def build_task(

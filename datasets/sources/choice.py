@@ -11,44 +11,8 @@ import sys
 import textwrap
 from typing import Any, Callable, NamedTuple
 
+from datasets.data_set import AUTO, EMBEDDED, About
 from datasets.task import DataError
-
-AUTO, EMBEDDED = "auto", "embedded"
-
-
-class Option(NamedTuple):
-    """An option of one data set, which the command line has as a flag.
-
-    Attributes:
-      kind: `bool`, `int`, `float` or `str`.
-      default: What holds if it is not given.
-      help: What it means, and its range.
-    """
-
-    kind: type
-    default: Any
-    help: str
-
-
-class About(NamedTuple):
-    """What `--dataset=help` says of a data set.
-
-    Attributes:
-      source: What `--data_source` calls the real data, e.g. "tff"; "embedded" where the data that
-        are made on the spot are the real ones.
-      clients: Who they are, and how many.
-      model: What is trained.
-      metric: What is reported.
-      download: How much there is to download.
-      licence: That of the real data.
-    """
-
-    source: str
-    clients: str
-    model: str
-    metric: str
-    download: str
-    licence: str
 
 
 class RealData(NamedTuple):
@@ -62,8 +26,8 @@ class RealData(NamedTuple):
         `DataError` if they cannot be had.
       advice: Says what makes them available, as a clause.
       cached: Whether they are looked for in the cache directory.
-      check: Raises `DataError` at a mistake that no stand-in is to hide, such as a wrong name;
-        None: there is nothing to get wrong.
+      check: Validates what was asked for: raises `DataError` for mistakes, such as a wrong name,
+        that must not fall back to the stand-in.
     """
 
     about: About
@@ -75,20 +39,15 @@ class RealData(NamedTuple):
     check: Callable[[], Any] | None = None
 
 
-def choices(about: About) -> tuple[str, ...]:
-    """Returns what `--data_source` can be for a data set."""
-    return tuple(dict.fromkeys((AUTO, about.source, EMBEDDED)))
-
-
-def check(data_source: str, about: About) -> None:
+def check_source(data_source: str, about: About) -> None:
     """Raises DataError unless `--data_source` can be `data_source` for a data set."""
-    if data_source not in choices(about):
+    if data_source not in about.data_sources:
         raise DataError(
-            f"data_source must be one of {', '.join(choices(about))}, but is {data_source!r}."
+            f"data_source must be one of {', '.join(about.data_sources)}, but is {data_source!r}."
         )
 
 
-def choose(data_source: str, real: RealData) -> str:
+def resolve_source(data_source: str, real: RealData) -> str:
     """Returns where the clients come from: the real data's source or "embedded".
 
     Args:
@@ -99,7 +58,7 @@ def choose(data_source: str, real: RealData) -> str:
       DataError: If there is no such source, the real data are asked for and cannot be had, or
         their `check` finds a mistake.
     """
-    check(data_source, real.about)
+    check_source(data_source, real.about)
     if data_source == EMBEDDED:
         return EMBEDDED
     if real.check is not None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Files:
+class TfdsDataset:
     """A data set of TFDS, as `sources.RealData` wants to fetch it.
 
     Attributes:

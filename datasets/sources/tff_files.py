@@ -55,7 +55,7 @@ def directory(cache_dir: str | os.PathLike[str] | None) -> pathlib.Path:
 
 
 @dataclasses.dataclass(frozen=True)
-class File:
+class TffFile:
     """A data file of TFF.
 
     Attributes:
@@ -309,7 +309,7 @@ def download(
       splits: As in `check_database`.
       fetch: Downloads and unpacks into the directory it gets, under the name of `path`.
       origin: What `fetch` downloads, for messages.
-      free_bytes: As in `File`.
+      free_bytes: As in `TffFile`.
 
     Raises:
       DataError: If the disk is too full, the download breaks or its result is damaged. Nothing

@@ -141,7 +141,9 @@ class ExperimentConfig:
         Args:
           dataset: The task's name.
           defaults: The task's: a value for each field that has none here, and under
-            "hyperparameters" what it prefers for each algorithm.
+            "hyperparameters" what it prefers for each algorithm. "split" and
+            "training_support_fraction", how training clients split, go to the algorithms that have
+            a `split` and a `support_fraction`, where "hyperparameters" has no other value.
           values: The user's values of fields; None stands for "not said".
           hparams: algorithm -> the user's hyperparameters.
           kinds: For every algorithm there is, its dataclass of hyperparameters.
@@ -158,6 +160,10 @@ class ExperimentConfig:
             if name in said and other not in said:
                 merged[other] = None
         preferred = merged.pop("hyperparameters")
+        how = {
+            "split": merged.pop("split", None),
+            "support_fraction": merged.pop("training_support_fraction", None),
+        }
         for name in merged["algorithms"]:
             checks.check_choice("algorithm", name, kinds)
         for name in hparams:
@@ -165,7 +171,10 @@ class ExperimentConfig:
         merged["hyperparameters"] = {
             name: dataclasses.asdict(
                 hyperparameters.resolve(
-                    name, kinds[name], preferred.get(name, {}), hparams.get(name, {})
+                    name,
+                    kinds[name],
+                    {**_those_it_has(kinds[name], how), **preferred.get(name, {})},
+                    hparams.get(name, {}),
                 )
             )
             for name in merged["algorithms"]
@@ -235,3 +244,9 @@ class ExperimentConfig:
             for name in mine
             if json.dumps(mine[name], sort_keys=True) != json.dumps(theirs[name], sort_keys=True)
         )
+
+
+def _those_it_has(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values, other than None, that are hyperparameters of this kind."""
+    names = {field.name for field in dataclasses.fields(kind)}
+    return {key: value for key, value in values.items() if key in names and value is not None}

@@ -1,0 +1,125 @@
+"""What a data set is to the rest of the project, and what is asked of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any, Callable
+
+from datasets import options as schema
+from datasets.task import Task
+
+AUTO, EMBEDDED = "auto", "embedded"
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+    """What `--dataset=help` says of a data set.
+
+    Attributes:
+      source: What `--data_source` calls the real data, e.g. "tff"; "embedded" where the data that
+        are made on the spot are the real ones.
+      clients: Who they are, and how many.
+      model: What is trained.
+      metric: What is reported.
+      download: How much there is to download.
+      licence: The licence of the real data.
+      has_stand_in: Whether there are synthetic clients to run on where the real ones are not
+        available.
+    """
+
+    source: str
+    clients: str = "as its loader says"
+    model: str = "as its loader says"
+    metric: str = "as its loader says"
+    download: str = "as its loader says"
+    licence: str = "not said"
+    has_stand_in: bool = True
+
+    @property
+    def data_sources(self) -> tuple[str, ...]:
+        """What `--data_source` can be."""
+        stand_in = (EMBEDDED,) if self.has_stand_in else ()
+        return tuple(dict.fromkeys((AUTO, self.source, *stand_in)))
+
+    def facts(self) -> dict[str, str]:
+        """Returns what there is to say, fact by fact, for people."""
+        names = ("clients", "model", "metric", "download", "licence")
+        facts = {name: getattr(self, name) for name in names}
+        return {"source": ", ".join(self.data_sources), **facts}
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What a run asks of a data set's loader.
+
+    Attributes:
+      data_source: "auto": the real data if they are available, otherwise a synthetic stand-in with
+        a warning on stderr; the real data's source, such as "tff" or "tfds": these, from the cache
+        or downloaded, or an error; "embedded": the stand-in. `Task.data_source` says which it
+        became.
+      cache_dir: Directory of the downloaded files; None means the default of whoever downloads
+        them, `~/.tff` or `~/tensorflow_datasets`.
+      seed: >= 0; fixes the model's initial weights. Who trains and who tests does not depend on it.
+      num_test_clients: How many clients are held out for the test, >= 1; None means the data set's
+        own number, mostly 15 % of the clients.
+      options: The data set's options: an instance of its `Options`, or a mapping of names to
+        values, of which `datasets.load` makes one; None means the defaults. A loader always finds
+        an instance.
+    """
+
+    data_source: str = AUTO
+    cache_dir: str | os.PathLike[str] | None = None
+    seed: int = 0
+    num_test_clients: int | None = None
+    options: Any = None
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """A data set: all that the rest of the project needs to know of it.
+
+    Attributes:
+      name: What `--dataset` calls it.
+      about: What there is to know before it is loaded.
+      options: A frozen dataclass whose fields are made by `datasets.option`.
+      defaults: What a run starts from: a value for each field of the configuration that has none,
+        under "hyperparameters" what is preferred for each algorithm, and how training clients
+        split, for all algorithms that split them: "split" and "training_support_fraction".
+      load: Makes the `Task` of a `Request` whose `options` is an instance.
+      complete: Fills in options that others entail, such as the hash of a file that was named.
+      adjust: What of the defaults depends on the options.
+    """
+
+    name: str
+    about: About
+    options: type
+    defaults: Mapping[str, Any]
+    load: Callable[[Request], Task]
+    complete: Callable[[Any], Any] | None = None
+    adjust: Callable[[Any], Mapping[str, Any]] | None = None
+
+    @property
+    def data_sources(self) -> tuple[str, ...]:
+        """What `--data_source` can be."""
+        return self.about.data_sources
+
+    def describe_options(self) -> list[schema.OptionRow]:
+        """Returns a row for each option: name, kind, default, range and help."""
+        return schema.describe(self.options)
+
+    def make_options(self, values: Mapping[str, Any] | None = None) -> Any:
+        """Returns an instance of `options` of the values given, completed by what they entail.
+
+        Raises:
+          DataError: If there is no such option, a value is not of its kind or out of its range, or
+            a file that an option names cannot be read.
+        """
+        options = schema.make(self.options, values or {})
+        return options if self.complete is None else self.complete(options)
+
+    def defaults_for(self, options: Any) -> dict[str, Any]:
+        """Returns what a run with these options, an instance of `options`, starts from."""
+        adjusted = {} if self.adjust is None else self.adjust(options)
+        return {**self.defaults, **adjusted}

@@ -6,219 +6,52 @@ All are adapted to clients that none has seen. Tables, plots and Keras models go
 The same command again continues an interrupted run.
 """
 
-import contextlib
 import dataclasses
-import json
+import hashlib
 import sys
-import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Optional
-
-from absl import flags
+from typing import IO, Any, NamedTuple, Optional
 
 import datasets
-from tff_fedmeta import runtime
+from tff_fedmeta import command_line, plugins, runtime
 from tff_fedmeta.algorithms import registry
 from tff_fedmeta.checks import check_choice
-from tff_fedmeta.config import (
-    AGGREGATORS,
-    RUNTIMES,
-    ExperimentConfig,
-    aggregator_options,
-    failures,
-    schema,
-)
+from tff_fedmeta.command_line import MULTI, Flag
+from tff_fedmeta.config import ExperimentConfig, aggregator_options, failures
 from tff_fedmeta.experiment import run_directory
 from tff_fedmeta.runtime import worker, worker_process
 
-# group -> (kind, name, default, help). A default of None is the task's own, beside the task.
-_FLAGS: dict[str, list[tuple[Any, str, Any, str]]] = {
-    "Data": [
-        (
-            flags.DEFINE_string,
-            "dataset",
-            "emnist",
-            f"One of: {', '.join(datasets.DATASETS)}; help lists what they are.",
-        ),
-        (
-            flags.DEFINE_string,
-            "data_source",
-            "auto",
-            "tff or tfds: the real data, cached or downloaded; embedded: a synthetic stand-in made "
-            "on the spot; auto: the real data if they can be had, else the stand-in, with a "
-            "warning.",
-        ),
-        (
-            flags.DEFINE_string,
-            "cache_dir",
-            None,
-            "Where TFF or TFDS keeps its data files [~/.tff or ~/tensorflow_datasets].",
-        ),
-        (flags.DEFINE_integer, "num_test_clients", None, "Clients held out for the test, >= 1."),
-    ],
-    "Training": [
-        (flags.DEFINE_list, "algorithms", None, f"Of: {', '.join(registry.REGISTRY)}."),
-        (flags.DEFINE_integer, "rounds", None, "Rounds, >= 1."),
-        (flags.DEFINE_integer, "clients_per_round", None, "Clients in a round, >= 1."),
-        (flags.DEFINE_integer, "batch_size", None, "Examples in a local step, >= 1."),
-        (flags.DEFINE_integer, "inner_epochs", None, "Local epochs in a round, >= 1; or"),
-        (flags.DEFINE_integer, "inner_steps", None, "local steps in a round, >= 1."),
-        (
-            flags.DEFINE_float,
-            "inner_learning_rate",
-            None,
-            "Rate of the local steps, >= 0, for every algorithm that has such steps.",
-        ),
-        (
-            flags.DEFINE_float,
-            "inner_clip_norm",
-            None,
-            "Longest gradient of a local step, >= 0, for every algorithm that has such steps; "
-            "longer ones are scaled to it, 0: none is.",
-        ),
-        (
-            flags.DEFINE_float,
-            "server_learning_rate",
-            None,
-            "The server's rate, >= 0, for every algorithm that is trained.",
-        ),
-        (
-            flags.DEFINE_multi_string,
-            "hparam",
-            [],
-            "A value for one algorithm, e.g. maml.support_fraction=0.2; repeatable. Names below.",
-        ),
-        (flags.DEFINE_string, "aggregator", "mean", f"One of: {', '.join(AGGREGATORS)}."),
-        (flags.DEFINE_integer, "seed", 0, "From which all that is random derives, >= 0."),
-    ],
-    "Clients that fail in training": [
-        (
-            flags.DEFINE_float,
-            "client_dropout",
-            0.0,
-            "Probability that a sampled client never answers in a round, from 0 to 1.",
-        ),
-        (
-            flags.DEFINE_float,
-            "straggler_fraction",
-            0.0,
-            "Fraction of the clients of a round that take only a random share of their local "
-            "steps, from 0 to 1.",
-        ),
-        (
-            flags.DEFINE_float,
-            "availability",
-            1.0,
-            f"Share of the rounds in which a client can be sampled, in (0, 1]: its own window of "
-            f"every {failures.DAY} rounds.",
-        ),
-        (
-            flags.DEFINE_float,
-            "byzantine_fraction",
-            0.0,
-            "Fraction of the clients of a round that attack, from 0 to 1.",
-        ),
-        (
-            flags.DEFINE_string,
-            "attack",
-            "sign_flip",
-            f"One of: {', '.join(failures.ATTACKS)}. sign_flip sends -ATTACK_SCALE times the "
-            "update, scale ATTACK_SCALE times, noise Gaussian noise of ATTACK_SCALE times its norm "
-            "instead, nan NaN; label_flip trains on the classes in reverse.",
-        ),
-        (flags.DEFINE_float, "attack_scale", 1.0, "How strong an attack is, > 0."),
-    ],
-    "Adaptation and evaluation": [
-        (
-            flags.DEFINE_float,
-            "support_fraction",
-            None,
-            "Share of a client's examples that adaptation learns from, between 0 and 1.",
-        ),
-        (flags.DEFINE_integer, "adaptation_steps", None, "The most steps to adapt for, >= 0."),
-        (
-            flags.DEFINE_integer,
-            "adaptation_batch_size",
-            None,
-            "Examples in a step of adaptation, >= 1; that of training, where nothing else is said.",
-        ),
-        (
-            flags.DEFINE_list,
-            "adaptation_learning_rates",
-            None,
-            "Rates of adaptation that validation clients choose from, each > 0.",
-        ),
-        (
-            flags.DEFINE_integer,
-            "rounds_per_evaluation",
-            None,
-            "Rounds between evaluations on validation clients, >= 1.",
-        ),
-    ],
-    "Running": [
-        (flags.DEFINE_string, "output_dir", None, "Where all files go [runs/DATASET-HASH]."),
-        (
-            flags.DEFINE_bool,
-            "resume",
-            True,
-            "Continue an interrupted run found in OUTPUT_DIR; --noresume refuses to.",
-        ),
-        (flags.DEFINE_integer, "rounds_per_checkpoint", None, "Rounds between checkpoints, >= 1."),
-        (
-            flags.DEFINE_string,
-            "runtime",
-            "local",
-            f"One of: {', '.join(RUNTIMES)}. local: in this process; worker: in TFF's own worker, "
-            "which is slower and needs memory for every client of a round.",
-        ),
-    ],
-}
-# name -> the data sets that have this option, and what it is.
-_OPTIONS: dict[str, dict[str, datasets.OptionRow]] = {}
-for _dataset in datasets.DATASETS:
-    for _row in datasets.describe_options(_dataset):
-        _OPTIONS.setdefault(_row.name, {})[_dataset] = _row
-_DEFINE = {
-    bool: flags.DEFINE_bool,
-    int: flags.DEFINE_integer,
-    float: flags.DEFINE_float,
-    str: flags.DEFINE_string,
-}
-# option of an aggregator -> those that have it
-_AGGREGATOR_OPTIONS: dict[str, list[str]] = {}
-for _name in AGGREGATORS:
-    for _option in aggregator_options.option_fields(_name):
-        _AGGREGATOR_OPTIONS.setdefault(_option, []).append(_name)
-_FLAGS["Options of aggregators"] = [
-    (
-        _DEFINE[schema.kind_of(field)],
-        name,
-        None,
-        f"{', '.join(takers)}: {field.metadata['help']}"
-        + ("" if field.default is None else f" [{json.dumps(field.default)}]"),
-    )
-    for name, takers in _AGGREGATOR_OPTIONS.items()
-    for field in [aggregator_options.option_fields(takers[0])[name]]
+_DATA = [
+    Flag("dataset", str, "emnist", "Which clients; --dataset=help lists the data sets."),
+    Flag(
+        "data_source",
+        str,
+        "auto",
+        "auto: the real data if they are available, else a synthetic stand-in, with a warning; "
+        "embedded: the stand-in; tff, tfds or file: the real data or an error.",
+    ),
+    Flag("cache_dir", str, None, "Where data files are kept [~/.tff or ~/tensorflow_datasets]."),
+    Flag("plugin", MULTI, [], "A Python file that registers data sets or algorithms; repeatable."),
 ]
-_FLAGS["Options of data sets"] = [
-    (
-        _DEFINE[next(iter(takers.values())).kind],
-        name,
-        None,
-        " ".join(
-            f"{dataset}: {o.text}{'' if o.default is None else f' [{json.dumps(o.default)}]'}"
-            for dataset, o in takers.items()
-        ),
-    )
-    for name, takers in _OPTIONS.items()
+_MODEL = [
+    Flag("model", str, None, "A .keras file: this network instead of the data set's own."),
+    Flag("initial_model", str, None, "A .keras file: training starts from these weights."),
 ]
-# Flags that are no fields of the configuration, or not under their own name.
-_NOT_CONFIGURATION = {
-    *("dataset", "cache_dir", "output_dir", "resume", *_OPTIONS, *_AGGREGATOR_OPTIONS),
-    *("hparam", "inner_learning_rate", "inner_clip_norm", "server_learning_rate"),
-}
+_HYPERPARAMETERS = [
+    Flag("inner_learning_rate", float, None, "Rate of local steps, for all that have them; >= 0."),
+    Flag("inner_clip_norm", float, None, "Longest gradient of a local step; 0: any; >= 0."),
+    Flag("server_learning_rate", float, None, "The server's rate, for all that have one; >= 0."),
+    Flag("hparam", MULTI, [], "One value for one algorithm: maml.split=ordered; repeatable."),
+]
+_RUNNING = [
+    Flag("output_dir", str, None, "Where all files go [runs/DATASET-HASH]."),
+    Flag("resume", bool, True, "Continue a run found in OUTPUT_DIR; --noresume refuses to."),
+]
+_TRAINING = ("algorithms", "rounds", "clients_per_round", "batch_size", "inner_epochs")
+_EVALUATION = ("support_fraction", "adaptation", "num_test_clients", "rounds_per_evaluation")
+_FILES = ("model", "initial_model")  # flags that name files, of which the configuration has hashes
 
 
 def main(argv: Sequence[str]) -> int:
@@ -229,11 +62,8 @@ def main(argv: Sequence[str]) -> int:
 
     Returns:
       The exit status: 0; 2 after a user's mistake, said in one sentence on stderr; 1 if TFF's
-      worker failed or every algorithm diverged; 130 after Ctrl-C.
+      worker failed; 130 after Ctrl-C.
     """
-    if {"--help", "-help", "-h"} & set(argv[1:]):
-        print(_help())
-        return 0
     try:
         try:
             prepared = _prepare(argv)
@@ -242,30 +72,48 @@ def main(argv: Sequence[str]) -> int:
             return 2
         if prepared is None:
             return 0
-        lock, *the_rest = prepared
-        with lock:
-            return _run(*the_rest)
+        with prepared.lock:
+            return _run(prepared)
     except KeyboardInterrupt:
         print("\nInterrupted. The same command continues this run.", file=sys.stderr)
         return 130
 
 
-def _prepare(
-    argv: Sequence[str],
-) -> Optional[tuple[IO[str], ExperimentConfig, datasets.Task, Path, float]]:
+class _Prepared(NamedTuple):
+    """What is to be run.
+
+    Attributes:
+      lock: The lock of the output directory.
+      config: The resolved configuration.
+      task: Its task.
+      output_dir: Where the files go.
+      seconds: How long loading the data took.
+    """
+
+    lock: IO[str]
+    config: ExperimentConfig
+    task: datasets.Task
+    output_dir: Path
+    seconds: float
+
+
+def _prepare(argv: Sequence[str]) -> Optional[_Prepared]:
     """Checks everything, loads the data and takes the output directory.
 
     Returns:
-      The lock of the directory, the resolved configuration, the task, the directory and how many
-      seconds loading took; None, having said what there is to say, if there is nothing to run.
+      What is to be run; None, having said what there is to say, if there is nothing.
 
     Raises:
       ValueError: If the user has to change something.
     """
-    values = _parse(argv)
+    hashes = plugins.load(command_line.given(argv, "plugin"))
+    if {"--help", "-help", "-h"} & set(argv[1:]):
+        print(_help(argv))
+        return None
+    values = command_line.parse(_groups(), argv)
     if values["dataset"] == "help":
         return _say_datasets()
-    config = _configuration(values)
+    config = _configuration(values, hashes)
     output_dir = Path(values["output_dir"]) if values["output_dir"] else None
     if output_dir is not None:  # a wrong directory is said before any data is loaded
         found = run_directory.find_run(config, output_dir, values["resume"])
@@ -281,7 +129,7 @@ def _prepare(
         config = found or config
     runtime.quiet_tensorflow()
     start = time.perf_counter()
-    task = _load(config, values["cache_dir"])
+    task = _load(config, values)
     seconds = time.perf_counter() - start
     config = dataclasses.replace(config, data_source=task.data_source)
     output_dir = output_dir or Path("runs") / f"{config.dataset}-{config.hash}"
@@ -289,31 +137,45 @@ def _prepare(
     if run_directory.is_finished(output_dir):
         return _say_finished(output_dir)
     lock = run_directory.claim(config, output_dir, task.assets)
-    return lock, config, task, output_dir, seconds
+    return _Prepared(lock, config, task, output_dir, seconds)
 
 
-def _parse(argv: Sequence[str]) -> dict[str, Any]:
-    values = flags.FlagValues()
-    texts = {}
-    for group in _FLAGS.values():
-        for define, name, default, text in group:
-            define(name, default, text, flag_values=values)
-            texts[name] = text
-    try:
-        rest = values(list(argv))
-    except flags.UnrecognizedFlagError as error:
-        check_choice("flag", error.flagname, texts)
-        raise ValueError(str(error)) from error
-    except flags.Error as error:
-        # absl says "flag --rounds=x: ..."; what the flag takes is in its help.
-        name = str(error).partition("--")[2].partition("=")[0]
-        raise ValueError(f"{error}. --{name}: {texts.get(name, 'see --help')}") from error
-    if len(rest) > 1:
-        raise ValueError(f"Flags are written --name=value, but got {rest[1]!r}; see --help.")
-    return values.flag_values_dict()
+def _groups() -> dict[str, list[Flag]]:
+    """Returns all flags by group of the help."""
+    settings = {flag.name: flag for flag in command_line.flags_of(ExperimentConfig)}
+    failing = [settings.pop(field.name) for field in dataclasses.fields(failures.Failures)]
+    training = [settings.pop(name) for name in (*_TRAINING, "inner_steps")]
+    evaluation = [settings.pop(name) for name in _EVALUATION]
+    evaluation += [settings.pop(name) for name in list(settings) if name.startswith("adaptation")]
+    running = [settings.pop(name) for name in ("runtime", "rounds_per_checkpoint")]
+    return {
+        "Data": _DATA,
+        "Training": [*training, *_HYPERPARAMETERS, *settings.values(), *_MODEL],
+        "Adaptation and evaluation": evaluation,
+        "Running": [*_RUNNING, *running],
+        "Clients that fail in training": failing,
+        "Options of aggregators": list(_aggregator_flags().values()),
+        "Options of data sets": list(_option_flags().values()),
+    }
 
 
-def _configuration(values: dict[str, Any]) -> ExperimentConfig:
+def _aggregator_flags() -> dict[str, Flag]:
+    flags: dict[str, Flag] = {}
+    for name, kind in aggregator_options.AGGREGATORS.items():
+        for flag in command_line.flags_of(kind):
+            flags[flag.name] = flag._replace(text=f"{name}: {flag.text}")
+    return flags
+
+
+def _option_flags() -> dict[str, Flag]:
+    flags: dict[str, Flag] = {}
+    for row in (row for name in datasets.DATASETS for row in datasets.describe_options(name)):
+        if row.name not in _FILES:
+            flags[row.name] = Flag(row.name, row.kind, None, row.text)
+    return flags
+
+
+def _configuration(values: Mapping[str, Any], plugin_hashes: dict[str, str]) -> ExperimentConfig:
     """Makes the configuration of the flags' values and the task's defaults, and checks it."""
     dataset = values["dataset"]
     check_choice("--dataset", dataset, datasets.DATASETS)
@@ -321,30 +183,41 @@ def _configuration(values: dict[str, Any]) -> ExperimentConfig:
     check_choice("--data_source", values["data_source"], data_set.data_sources)
     options = data_set.make_options(_task_options(dataset, values))
     defaults = data_set.defaults_for(options)
-    said = {name: value for name, value in values.items() if name not in _NOT_CONFIGURATION}
+    fields = {flag.name for flag in command_line.flags_of(ExperimentConfig)}
+    said = {name: value for name, value in values.items() if name in fields}
+    said["data_source"] = values["data_source"]
     said["task_options"] = dataclasses.asdict(options)
+    said["plugins"] = plugin_hashes
     said["aggregator_options"] = {
-        name: values[name] for name in _AGGREGATOR_OPTIONS if values[name] is not None
+        name: values[name] for name in _aggregator_flags() if values[name] is not None
     }
-    if said["algorithms"] is not None:
-        said["algorithms"] = tuple(said["algorithms"])
-    if said["adaptation_learning_rates"] is not None:
-        said["adaptation_learning_rates"] = tuple(
-            _number("--adaptation_learning_rates", text)
-            for text in said["adaptation_learning_rates"]
-        )
+    for name in _FILES:
+        said[name] = _hash_of_file(name, values[name]) if _is_file(dataset, name, values) else None
+    for name, kind in (("algorithms", str), ("adaptation_learning_rates", float)):
+        if said[name] is not None:
+            said[name] = tuple(_parsed(name, text, kind) for text in said[name])
     algorithms = said["algorithms"] or defaults["algorithms"]
     for algorithm in algorithms:
         check_choice("algorithm", algorithm, registry.REGISTRY)
+    return ExperimentConfig.from_defaults(
+        dataset,
+        defaults,
+        said,
+        _hyperparameters(values, algorithms),
+        registry.hyperparameter_kinds(),
+    )
+
+
+def _hyperparameters(
+    values: Mapping[str, Any], algorithms: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Returns algorithm -> what the user said of its hyperparameters."""
+    kinds = registry.hyperparameter_kinds()
     hparams: dict[str, dict[str, Any]] = {}
     for name in ("inner_learning_rate", "inner_clip_norm", "server_learning_rate"):
         if values[name] is None:
             continue
-        takers = [
-            algorithm
-            for algorithm in algorithms
-            if hasattr(registry.REGISTRY[algorithm].hyperparameters, name)
-        ]
+        takers = [algorithm for algorithm in algorithms if hasattr(kinds[algorithm], name)]
         if not takers:
             raise ValueError(f"None of the algorithms has an --{name}: {', '.join(algorithms)}.")
         for algorithm in takers:
@@ -355,32 +228,54 @@ def _configuration(values: dict[str, Any]) -> ExperimentConfig:
         if not (equals and dot):
             raise ValueError(f"--hparam is written ALGORITHM.NAME=VALUE, but got {text!r}.")
         hparams.setdefault(algorithm, {})[name] = value
-    return ExperimentConfig.from_defaults(
-        dataset, defaults, said, hparams, registry.hyperparameter_kinds()
-    )
+    return hparams
 
 
-def _task_options(dataset: str, values: dict[str, Any]) -> dict[str, Any]:
+def _task_options(dataset: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the options that were given; refuses those of other data sets."""
-    for name, takers in _OPTIONS.items():
-        if values[name] is not None and dataset not in takers:
-            raise ValueError(f"--{name} is for --dataset={' or '.join(takers)}, not for {dataset}.")
-    return {name: values[name] for name in _OPTIONS if values[name] is not None}
+    takers: dict[str, list[str]] = {}
+    for name in datasets.DATASETS:
+        for row in datasets.describe_options(name):
+            takers.setdefault(row.name, []).append(name)
+    for name, sets in takers.items():
+        if name not in _FILES and values[name] is not None and dataset not in sets:
+            raise ValueError(f"--{name} is for --dataset={' or '.join(sets)}, not for {dataset}.")
+    return {
+        name: values[name]
+        for name, sets in takers.items()
+        if dataset in sets and values[name] is not None and not _is_file(dataset, name, values)
+    }
 
 
-def _number(what: str, text: str) -> float:
+def _is_file(dataset: str, name: str, values: Mapping[str, Any]) -> bool:
+    """Returns whether a flag names a file of the user's, rather than an option of the data set."""
+    if name not in _FILES or values[name] is None:
+        return False
+    options = [row.name for row in datasets.describe_options(dataset)]
+    return name not in options or values[name].endswith(".keras")
+
+
+def _hash_of_file(name: str, path: str) -> str:
     try:
-        return float(text)
+        return hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()[:12]
+    except OSError as error:
+        raise ValueError(f"--{name}={path} cannot be read: {error.strerror}.") from error
+
+
+def _parsed(name: str, text: str, kind: type) -> Any:
+    try:
+        return kind(text.strip())
     except ValueError:
-        raise ValueError(f"{what} must be numbers, but got {text!r}.") from None
+        raise ValueError(f"--{name} must be numbers, but got {text!r}.") from None
 
 
-def _load(config: ExperimentConfig, cache_dir: Optional[str]) -> datasets.Task:
+def _load(config: ExperimentConfig, values: Mapping[str, Any]) -> datasets.Task:
+    """Loads the task, with the user's own network and weights in it, and checks that it can run."""
     task = datasets.load(
         config.dataset,
         datasets.Request(
             data_source=config.data_source,
-            cache_dir=cache_dir,
+            cache_dir=values["cache_dir"],
             seed=config.seed,
             num_test_clients=config.num_test_clients,
             options=config.task_options,
@@ -391,7 +286,11 @@ def _load(config: ExperimentConfig, cache_dir: Optional[str]) -> datasets.Task:
             f"--clients_per_round must be at most the number of training clients, "
             f"{len(task.train_clients)}, but is {config.clients_per_round}."
         )
-    from tff_fedmeta.experiment import train
+    if config.failures.flip_labels:
+        labels = getattr(task.input_spec[1], "dtype", None)
+        failures.check_labels(labels and labels.as_numpy_dtype)
+    from tff_fedmeta import keras_files
+    from tff_fedmeta.experiment import own_model, train
 
     try:
         promise = train.guarantee_of(config, task)
@@ -399,9 +298,10 @@ def _load(config: ExperimentConfig, cache_dir: Optional[str]) -> datasets.Task:
             promise.epsilon(config.rounds)
     except ValueError as error:
         raise ValueError(f"The privacy asked for cannot be accounted for: {error}") from error
-    if config.failures.flip_labels:
-        labels = getattr(task.input_spec[1], "dtype", None)
-        failures.check_labels(labels and labels.as_numpy_dtype)
+    if config.model is not None:
+        task = own_model.replace_network(task, keras_files.open_model(values["model"]))
+    if config.initial_model is not None:
+        task = own_model.replace_initial_weights(task, values["initial_model"])
     return task
 
 
@@ -409,9 +309,7 @@ def _say_datasets() -> None:
     for name, data_set in datasets.DATASETS.items():
         print(f"--dataset={name}")
         for fact, text in data_set.about.facts().items():
-            print(
-                textwrap.fill(f"{fact}: {text}", 92, initial_indent="  ", subsequent_indent=" " * 6)
-            )
+            print("\n".join(command_line.row(f"  {fact}", text)))
 
 
 def _say_finished(output_dir: Path) -> None:
@@ -422,21 +320,21 @@ def _say_finished(output_dir: Path) -> None:
     print((output_dir / run_directory.COMPARISON).read_text())
 
 
-def _run(config: ExperimentConfig, task: datasets.Task, output_dir: Path, seconds: float) -> int:
+def _run(prepared: _Prepared) -> int:
     from tff_fedmeta.client import model_checks
-    from tff_fedmeta.experiment import divergence, report, run, summary
+    from tff_fedmeta.experiment import report, run, summary
 
-    print(f"Configuration: {config.to_json()}")
+    config, task, output_dir = prepared.config, prepared.task, prepared.output_dir
     print(
         f"{config.dataset} (data source: {task.data_source}): {len(task.train_clients)} training, "
         f"{len(task.validation_clients)} validation and {len(task.test_clients)} test clients; "
-        f"no client is in two of them.\nWriting to {output_dir}\n",
+        f"no client is in two of them.\n{config.in_words()}\nWriting to {output_dir}\n",
         flush=True,
     )
     try:
-        with _runtime(config.runtime, output_dir) as context:
+        with RUNTIMES[config.runtime](output_dir) as context:
             clock = getattr(context, "client_clock", None)
-            table = run.run(config, task, output_dir, seconds, clock)
+            table = run.run(config, task, output_dir, prepared.seconds, clock)
     except (
         summary.NothingToMeasureError,
         model_checks.ModelError,
@@ -445,9 +343,6 @@ def _run(config: ExperimentConfig, task: datasets.Task, output_dir: Path, second
     ) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
-    except divergence.AllDivergedError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
     except worker_process.WorkerError as error:
         print(f"Error: {error}\nThe same command continues this run.", file=sys.stderr)
         return 1
@@ -456,39 +351,55 @@ def _run(config: ExperimentConfig, task: datasets.Task, output_dir: Path, second
         if (output_dir / plot).exists():
             print(f"Plot: {output_dir / plot}")
     for algorithm in config.algorithms:
-        model = output_dir / algorithm / "keras_model" / "model.keras"
-        if model.exists():  # not that of one that diverged
-            print(f"Keras model: {model}")
+        print(f"Keras model: {output_dir / algorithm / 'keras_model' / 'model.keras'}")
     return 0
 
 
-def _runtime(name: str, output_dir: Path) -> contextlib.AbstractContextManager[Any]:
-    if name == "worker":
-        return worker.worker_runtime(log_file=output_dir / "worker.log")
-    return runtime.local_runtime()
+# name -> what opens it, given the output directory.
+RUNTIMES = {
+    "local": lambda output_dir: runtime.local_runtime(),
+    "worker": lambda output_dir: worker.worker_runtime(log_file=output_dir / "worker.log"),
+}
 
 
-def _help() -> str:
-    lines = [__doc__ or ""]
-    for group, entries in _FLAGS.items():
-        lines.append(f"{group}:")
-        for _, name, default, text in entries:
-            shown = "" if default in (None, []) else f" [{json.dumps(default)}]"
-            lines.append(f"  --{name}{shown}")
-            lines.append(textwrap.fill(text, 92, initial_indent=" " * 6, subsequent_indent=" " * 6))
-        lines.append("")
-    lines.append(
-        "Hyperparameters of each algorithm, for --hparam, where the data set has no other:"
-    )
-    for algorithm, kind in registry.hyperparameter_kinds().items():
-        values = ", ".join(f"{k}={json.dumps(v)}" for k, v in dataclasses.asdict(kind()).items())
-        lines.append(textwrap.fill(f"  {algorithm}: {values}", 92, subsequent_indent=" " * 6))
-    lines.append("")
-    for dataset, data_set in datasets.DATASETS.items():
-        defaults = data_set.defaults_for(data_set.make_options())
-        lines.append(f"Defaults of --dataset={dataset}:")
-        lines += [f"  {name}: {json.dumps(value)}" for name, value in defaults.items()]
-    return "\n".join(lines)
+def _help(argv: Sequence[str]) -> str:
+    """Returns the help; of a data set or algorithms too, where the command line names some."""
+    groups: dict[str, list[Flag]] = _groups()
+    options = groups.pop("Options of data sets")
+    text = f"{__doc__}\n{command_line.help_of(groups)}"
+    named = [name for name in command_line.given(argv, "dataset") if name in datasets.DATASETS]
+    asked = [name for text in command_line.given(argv, "algorithms") for name in text.split(",")]
+    if not named:
+        text += (
+            f"--dataset=NAME --help adds the options and defaults of a data set: "
+            f"{', '.join(datasets.DATASETS)}.\n"
+        )
+    for name in named:
+        rows = {row.name for row in datasets.describe_options(name)}
+        own = {f"Options of {name}": [flag for flag in options if flag.name in rows]}
+        defaults = datasets.DATASETS[name].defaults
+        text += command_line.help_of(own) + f"\nDefaults of {name}:\n"
+        plain = {key: value for key, value in defaults.items() if key != "hyperparameters"}
+        text += "\n".join(line for key, value in plain.items() for line in _default(key, value))
+        text += "\n"
+    if not asked:
+        text += (
+            "--algorithms=NAMES --help adds the hyperparameters of algorithms: "
+            f"{', '.join(registry.REGISTRY)}.\n"
+        )
+    for name in asked:
+        check_choice("algorithm", name, registry.REGISTRY)
+        flags = [
+            flag._replace(name=f"hparam={name}.{flag.name}")
+            for flag in command_line.flags_of(registry.REGISTRY[name].hyperparameters)
+        ]
+        text += "\n" + command_line.help_of({f"Hyperparameters of {name}": flags})
+    return text
+
+
+def _default(name: str, value: Any) -> list[str]:
+    shown = ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+    return command_line.row(name, shown)
 
 
 if __name__ == "__main__":

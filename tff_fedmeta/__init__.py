@@ -23,6 +23,7 @@ _PUBLIC = {
     "SGD": "client.rules",
     "ServerHyperparameters": "config.hyperparameters:Server",
     "build_adaptation_eval": "algorithms.adaptation",
+    "model_fn": "client.model_fn",
     "build_aggregator": "aggregation.aggregators",
     "build_anil": "algorithms.maml",
     "build_client_work": "algorithms.client_work",

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import textwrap
 from collections.abc import Mapping
 from typing import Any, Optional
 
@@ -235,6 +236,30 @@ class ExperimentConfig:
                 "it was changed by hand or written by another version."
             )
         return config
+
+    def in_words(self) -> str:
+        """Returns what matters most, in a few lines of at most 80 columns; the rest is in JSON."""
+        epochs = self.inner_steps is None
+        budget = f"{self.inner_epochs if epochs else self.inner_steps} local "
+        budget += "epochs" if epochs else "steps"
+        rates = ", ".join(f"{rate:g}" for rate in self.adaptation_learning_rates)
+        parts = {
+            "algorithms": ", ".join(self.algorithms),
+            "training": f"{self.rounds} rounds of {self.clients_per_round} clients, batches of "
+            f"{self.batch_size}, {budget}",
+            "adaptation": f"{self.support_fraction:.0%} of a client's examples are support; up to "
+            f"{self.adaptation_steps} steps at one of the rates {rates}",
+            "aggregator": self.aggregator,
+            "seed": f"{self.seed}; configuration {self.hash}",
+        }
+        if self.failures.any:
+            failing = (f"{name} {value}" for name, value in vars(self.failures).items())
+            parts["clients that fail"] = ", ".join(failing)
+        lines = [
+            textwrap.fill(text, 80, initial_indent=f"{name}: ", subsequent_indent="  ")
+            for name, text in parts.items()
+        ]
+        return "\n".join(lines)
 
     def differences(self, other: "ExperimentConfig") -> str:
         """Returns which values differ, e.g. "rounds 10 here, 20 there", or "" if none does."""

@@ -14,7 +14,7 @@ AUDIT = pip-audit==2.10.1
 INSTALLED = $(VENV)/requirements.txt
 PY = $(VENV)/bin/python
 
-.PHONY: help run test lint format lock audit
+.PHONY: help run test quick lint format lock audit
 .DELETE_ON_ERROR:
 
 help: ## list the commands
@@ -29,6 +29,9 @@ run: $(INSTALLED) ## train on the embedded data and compare [ROUNDS, OUTPUT, ARG
 # Two processes: most of a test is TensorFlow preparing graphs, which takes one core.
 test: lint ## all checks: lint, then every test [ARGS for pytest]
 	$(PY) -m pytest --numprocesses=2 --dist=loadfile $(ARGS)
+
+quick: lint ## lint, and the tests that train nothing [ARGS for pytest]
+	$(PY) -m pytest --numprocesses=2 --dist=loadfile -m "not slow" $(ARGS)
 
 lint: $(INSTALLED) ## style and types
 	$(PY) -m ruff check .

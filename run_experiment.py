@@ -8,6 +8,7 @@ The same command again continues an interrupted run.
 
 import dataclasses
 import hashlib
+import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -171,7 +172,8 @@ def _option_flags() -> dict[str, Flag]:
     flags: dict[str, Flag] = {}
     for row in (row for name in datasets.DATASETS for row in datasets.describe_options(name)):
         if row.name not in _FILES:
-            flags[row.name] = Flag(row.name, row.kind, None, row.text)
+            default = "" if row.default is None else f" [{json.dumps(row.default)}]"
+            flags[row.name] = Flag(row.name, row.kind, None, row.text + default)
     return flags
 
 
@@ -370,23 +372,19 @@ def _help(argv: Sequence[str]) -> str:
     named = [name for name in command_line.given(argv, "dataset") if name in datasets.DATASETS]
     asked = [name for text in command_line.given(argv, "algorithms") for name in text.split(",")]
     if not named:
-        text += (
-            f"--dataset=NAME --help adds the options and defaults of a data set: "
-            f"{', '.join(datasets.DATASETS)}.\n"
-        )
+        names = ", ".join(datasets.DATASETS)
+        text += _more("--dataset=NAME --help", f"Adds options and defaults of a data set: {names}.")
     for name in named:
         rows = {row.name for row in datasets.describe_options(name)}
-        own = {f"Options of {name}": [flag for flag in options if flag.name in rows]}
+        own = {f"\nOptions of {name}": [flag for flag in options if flag.name in rows]}
         defaults = datasets.DATASETS[name].defaults
         text += command_line.help_of(own) + f"\nDefaults of {name}:\n"
         plain = {key: value for key, value in defaults.items() if key != "hyperparameters"}
         text += "\n".join(line for key, value in plain.items() for line in _default(key, value))
         text += "\n"
     if not asked:
-        text += (
-            "--algorithms=NAMES --help adds the hyperparameters of algorithms: "
-            f"{', '.join(registry.REGISTRY)}.\n"
-        )
+        names = ", ".join(registry.REGISTRY)
+        text += _more("--algorithms=NAMES --help", f"Adds hyperparameters of algorithms: {names}.")
     for name in asked:
         check_choice("algorithm", name, registry.REGISTRY)
         flags = [
@@ -395,6 +393,10 @@ def _help(argv: Sequence[str]) -> str:
         ]
         text += "\n" + command_line.help_of({f"Hyperparameters of {name}": flags})
     return text
+
+
+def _more(flags: str, text: str) -> str:
+    return "\n".join(command_line.row(flags, text)) + "\n"
 
 
 def _default(name: str, value: Any) -> list[str]:

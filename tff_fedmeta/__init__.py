@@ -36,6 +36,7 @@ _PUBLIC = {
     "build_per_fedavg": "algorithms.per_fedavg",
     "build_reptile": "algorithms.reptile",
     "client_dataset": "client.data",
+    "client_dataset_from": "client.data",
     "compose": "algorithms.composition",
     "differentiate_local_steps": "client.inner_loop:differentiate",
     "evaluate_adaptation": "experiment.evaluation",

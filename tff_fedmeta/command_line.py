@@ -95,7 +95,7 @@ def given(argv: Sequence[str], name: str) -> list[str]:
       argv: The command line.
       name: The flag, without dashes, written --name=value or --name value.
     """
-    values = []
+    values: list[str] = []
     for index, word in enumerate(argv):
         start, equals, value = word.partition("=")
         if start in (f"--{name}", f"-{name}"):

@@ -71,6 +71,53 @@ def _one_element_dataset(element: Any) -> tf.data.Dataset:
     )
 
 
+def client_dataset_from(
+    client_data: Any,
+    client_id: str,
+    seed: Sequence[int] = (0, 0),
+    *,
+    x: Optional[str] = None,
+    y: Optional[str] = None,
+) -> tf.data.Dataset:
+    """Makes the one-element dataset of a client of TFF's `ClientData`.
+
+    Args:
+      client_data: A `tff.simulation.datasets.ClientData`, whose datasets have single examples.
+      client_id: One of its `client_ids`.
+      seed: As in `client_dataset`.
+      x: The feature that is the input, where examples are mappings of more than "x" and "y" (or
+        one feature and "label").
+      y: The feature that is the target.
+
+    Returns:
+      As `client_dataset`.
+
+    Raises:
+      ValueError: If there is no such client, or it cannot be told which feature is which.
+    """
+    if client_id not in client_data.client_ids:
+        near = ", ".join(list(client_data.client_ids)[:3])
+        raise ValueError(f"There is no client {client_id!r}; the first ones are {near}.")
+    dataset = client_data.create_tf_dataset_for_client(client_id)
+    spec = dataset.element_spec
+    examples = list(dataset.as_numpy_iterator())
+    columns = tf.nest.map_structure(lambda *values: np.stack(values), *examples)
+    if isinstance(spec, (tuple, list)) and len(spec) == 2:
+        return client_dataset(columns[0], columns[1], seed)
+    names = list(spec) if isinstance(spec, collections.abc.Mapping) else []
+    if x is None and y is None:
+        targets = [name for name in names if name in ("y", "label")]
+        if len(names) == 2 and len(targets) == 1:
+            (y,) = targets
+            (x,) = (name for name in names if name != y)
+    if x not in names or y not in names:
+        raise ValueError(
+            f"Say which features are input and target, x=... and y=..., of: {', '.join(names)}; "
+            f"got x={x!r} and y={y!r}."
+        )
+    return client_dataset(columns[x], columns[y], seed)
+
+
 def element_spec(input_spec: Any, roles: bool = False) -> "collections.OrderedDict[str, Any]":
     """Returns the spec of one client's element for a model's batched `input_spec`.
 

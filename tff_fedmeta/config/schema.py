@@ -96,14 +96,13 @@ def parse(name: str, value: Any, kind: Any) -> Any:
 
 def describe(field: "dataclasses.Field[Any]") -> str:
     """Returns what a setting means, its choices or range and its default, in one line."""
-    parts = [field.metadata["help"].rstrip(".")]
-    choices = field.metadata["choices"]
+    text, choices = field.metadata["help"], field.metadata["choices"]
     limits = range_in_words(**field.metadata["limits"])
-    if choices is not None:
-        parts.append(f"one of {', '.join(choices)}")
-    elif limits:
-        parts.append(limits)
-    text = "; ".join(parts) + "."
+    if choices is not None and not all(f"{choice}" in text for choice in choices):
+        limits = f"one of {', '.join(choices)}"
+    if limits:
+        end = "." if text.endswith(".") else ""
+        text = f"{text.rstrip('.')} ({limits}){end}"
     default = default_of(field)
     return text if default in (None, REQUIRED, {}, []) else f"{text} [{json.dumps(default)}]"
 
@@ -123,4 +122,4 @@ def range_in_words(
 ) -> str:
     """Returns a range as it stands in help, e.g. "> 0 and <= 1"; "" for all numbers."""
     words = ((">=", at_least), (">", above), ("<=", at_most), ("<", below))
-    return " and ".join(f"{sign} {limit:g}" for sign, limit in words if limit is not None)
+    return " and ".join(f"{sign} {limit}" for sign, limit in words if limit is not None)

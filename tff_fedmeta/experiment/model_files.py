@@ -1,8 +1,10 @@
 """The Keras model that a run leaves for each algorithm, and what adapts it."""
 
-from collections.abc import Mapping
+import io
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import tensorflow as tf
@@ -13,21 +15,7 @@ from tff_fedmeta.config import ExperimentConfig
 from tff_fedmeta.experiment import run_directory
 from tff_fedmeta.experiment.evaluation import Scope
 
-
-def probe_inputs(spec: Any) -> Any:
-    """Returns eight inputs of a model, made up, to compare its predictions on.
-
-    Args:
-      spec: A structure of `tf.TensorSpec`s with unknown leading dimension.
-    """
-    random = np.random.default_rng(0)
-
-    def make(spec: tf.TensorSpec) -> np.ndarray:
-        shape = [8, *(size or 8 for size in spec.shape[1:])]
-        highest = 2 if spec.dtype.is_integer else 1  # ids 0 and 1, which any vocabulary has
-        return random.uniform(0, highest, shape).astype(spec.dtype.as_numpy_dtype)
-
-    return tf.nest.map_structure(make, spec)
+RATES = "adaptation_rates.npz"
 
 
 def export_model(
@@ -61,7 +49,7 @@ def export_model(
         # Left uncompiled: no Keras optimizer has a rate for each weight, and another would adapt,
         # but not as it was measured.
         rates = list(weights.trainable)[len(model.trainable_variables) :]
-        how["learned_rates"] = export.RATES
+        how["learned_rates"] = RATES
     else:
         if scope.head_layers is not None:
             freeze_body(model, scope.head_layers)
@@ -80,7 +68,7 @@ def export_model(
         "adaptation": how,
         "config_hash": config.hash,
     }
-    export.save(model, directory, metadata, rates)
+    save(model, directory, metadata, rates)
     for name, content in task.assets.items():
         run_directory.write_json(directory / name, content)
     return model
@@ -97,3 +85,34 @@ def freeze_body(model: tf.keras.Model, head_layers: int) -> None:
             layer.trainable = False
     if {id(variable) for variable in model.trainable_variables} != head:
         raise RuntimeError("A layer of the model has weights inside and outside of the head.")
+
+
+def save(
+    keras_model: tf.keras.Model,
+    directory: Path,
+    metadata: Mapping[str, Any],
+    rates: Optional[Sequence[np.ndarray]] = None,
+) -> None:
+    """Writes `model.keras` and `metadata.json`, replacing what an interrupted run left there.
+
+    Args:
+      keras_model: The trained model.
+      directory: Where the files go; made if it is not there.
+      metadata: What `metadata.json` says.
+      rates: Learnt rates of adaptation, one array for each of `keras_model.trainable_variables`
+        and of its shape, for `adaptation_rates.npz`, in that order; None: there are none.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    aside = directory / "partial.keras"
+    with run_directory.writing(directory / "model.keras"):
+        keras_model.save(aside)
+        opened = tf.keras.models.load_model(aside, compile=False)
+    for mine, theirs in zip(keras_model.get_weights(), opened.get_weights()):
+        if not np.array_equal(mine, theirs, equal_nan=True):
+            raise RuntimeError(f"{aside} does not hold the weights that were saved.")
+    os.replace(aside, directory / "model.keras")
+    if rates is not None:
+        content = io.BytesIO()
+        np.savez(content, *rates)
+        run_directory.write_bytes(directory / RATES, content.getvalue())
+    run_directory.write_json(directory / "metadata.json", metadata)

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tff_fedmeta.client import model_fn
@@ -21,10 +22,11 @@ def replace_network(task: Any, model: tf.keras.Model) -> Any:
       ValueError: If the model does not take what the task's own network takes, or gives another
         output.
     """
-    front = task.build_front() if task.build_front is not None else None
     own = task.build_keras_model()
-    _check_fit("takes", "inputs", model.inputs, own.inputs if front is None else front.outputs)
+    inputs = own.inputs if task.build_front is None else _outputs_of(task.build_front())
+    _check_fit("takes", "inputs", model.inputs, inputs)
     _check_fit("gives", "outputs", model.outputs, own.outputs)
+    _refuse_probabilities(model)
     body = model_fn.with_initial_weights(
         lambda: tf.keras.models.clone_model(model), model.get_weights()
     )
@@ -32,10 +34,30 @@ def replace_network(task: Any, model: tf.keras.Model) -> Any:
     def build() -> tf.keras.Model:
         if task.build_front is None:
             return body()
-        front = task.build_front()
-        return tf.keras.Sequential([*front.layers, body()])
+        return tf.keras.Sequential([*task.build_front(), body()])
 
     return dataclasses.replace(task, build_keras_model=build)
+
+
+def _outputs_of(layers: list[Any]) -> Any:
+    return tf.keras.Sequential(layers).outputs
+
+
+def _refuse_probabilities(model: tf.keras.Model) -> None:
+    """Raises ValueError if a classifier ends in probabilities: the tasks' losses take logits."""
+    if model.outputs[0].shape[-1] in (None, 1):
+        return
+    random = np.random.default_rng(0)
+
+    def make(tensor: Any) -> np.ndarray:
+        values = random.uniform(0, 2, [8, *(size or 8 for size in tensor.shape[1:])])
+        return values.astype(tensor.dtype.as_numpy_dtype)
+
+    probed = np.asarray(model(tf.nest.map_structure(make, model.inputs)))
+    if (probed >= 0).all() and np.allclose(probed.sum(axis=-1), 1, atol=1e-3):
+        raise ValueError(
+            "--model gives probabilities, but logits are needed: take the softmax off its end."
+        )
 
 
 def replace_initial_weights(task: Any, path: str) -> Any:

@@ -273,6 +273,10 @@ def _parsed(name: str, text: str, kind: type) -> Any:
 
 def _load(config: ExperimentConfig, values: Mapping[str, Any]) -> datasets.Task:
     """Loads the task, with the user's own network and weights in it, and checks that it can run."""
+    from tff_fedmeta import keras_files
+    from tff_fedmeta.experiment import own_model, process, train
+
+    process.check_builders(config)
     task = datasets.load(
         config.dataset,
         datasets.Request(
@@ -291,9 +295,6 @@ def _load(config: ExperimentConfig, values: Mapping[str, Any]) -> datasets.Task:
     if config.failures.flip_labels:
         labels = getattr(task.input_spec[1], "dtype", None)
         failures.check_labels(labels and labels.as_numpy_dtype)
-    from tff_fedmeta import keras_files
-    from tff_fedmeta.experiment import own_model, train
-
     try:
         promise = train.guarantee_of(config, task)
         if promise is not None:
@@ -324,7 +325,7 @@ def _say_finished(output_dir: Path) -> None:
 
 def _run(prepared: _Prepared) -> int:
     from tff_fedmeta.client import model_checks
-    from tff_fedmeta.experiment import report, run, summary
+    from tff_fedmeta.experiment import process, report, run, summary
 
     config, task, output_dir = prepared.config, prepared.task, prepared.output_dir
     print(
@@ -340,6 +341,7 @@ def _run(prepared: _Prepared) -> int:
     except (
         summary.NothingToMeasureError,
         model_checks.ModelError,
+        process.BuildError,
         run_directory.RunDirectoryError,
         datasets.DataError,  # a client of a file that cannot be read
     ) as error:

@@ -200,3 +200,11 @@ def test_what_a_builder_does_not_take_is_said(plugin, tmp_path, capsys):
     ]
     assert main(*arguments, *SMALL) == 2
     assert "needs the builder of near_reptile to take roles" in capsys.readouterr().err
+
+
+def test_the_example_of_own_clients_runs(registries, tmp_path):
+    plugin = f"--plugin={ROOT / 'examples' / 'own_clients.py'}"
+    options = ["--dataset=my_homes", "--homes=12", "--algorithms=reptile", *SMALL]
+    assert main(plugin, *options, f"--output_dir={tmp_path / 'run'}") == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["task_options"] == {"homes": 12}

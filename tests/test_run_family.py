@@ -17,7 +17,7 @@ from tff_fedmeta import seeds
 from tff_fedmeta.algorithms import registry
 from tff_fedmeta.config import ExperimentConfig
 
-README = Path(__file__).parent.parent / "README.md"
+PAGE = Path(__file__).parent.parent / "docs" / "export.md"
 ALGORITHMS = tuple(registry.REGISTRY)
 
 
@@ -145,7 +145,7 @@ def test_the_adaptation_of_meta_sgd_in_the_readme_is_the_reported_one(finished, 
     import tensorflow as tf
 
     (example,) = re.findall(
-        r"test_run_family.py runs this -->\n```python\n(.*?)```", README.read_text(), re.S
+        r"test_run_family.py runs this -->\n```python\n(.*?)```", PAGE.read_text(), re.S
     )
     home, _, result = taken_home(finished, "meta_sgd")
     (client, *_) = result["clients"]

@@ -1,5 +1,6 @@
 """The learning process of one algorithm as a configuration has it."""
 
+import dataclasses
 import inspect
 from typing import Any, Callable, Optional
 
@@ -62,30 +63,54 @@ def build_process(
         "metrics_aggregator": aggregators.build_metrics_aggregator(config.aggregator),
         "roles": config.failures.need_roles,
     }
-    needed = {*values, "batch_size"}
-    if config.aggregator != "mean":
-        needed.add("model_aggregator")
-    if config.failures.need_roles:
-        needed.add("roles")
-    arguments = {**offered, **values}
     taken = _arguments_of(row.build)
-    missing = [] if taken is None else sorted(needed - taken)
-    if missing:
-        raise ValueError(
-            f"This run needs the builder of {algorithm} to take {', '.join(missing)}, but it takes "
-            f"{', '.join(sorted(taken or ()))}: add the arguments, or leave out the settings that "
-            "need them."
+    arguments = {**offered, **values}
+    try:
+        process = row.build(
+            model_fn,
+            **{name: value for name, value in arguments.items() if taken is None or name in taken},
         )
-    process = row.build(
-        model_fn,
-        **{name: value for name, value in arguments.items() if taken is None or name in taken},
-    )
+    except (ValueError, TypeError) as error:
+        raise BuildError(f"{algorithm} cannot be built: {error}") from error
     if not isinstance(process, tff.learning.templates.LearningProcess):
-        raise TypeError(
+        raise BuildError(
             f"The builder of {algorithm} must return a tff.learning.templates.LearningProcess, but "
             f"returned {type(process).__name__}."
         )
     return process
+
+
+class BuildError(ValueError):
+    """An algorithm cannot be built as it is asked for; the message says why."""
+
+
+def check_builders(config: ExperimentConfig) -> None:
+    """Raises BuildError if the builder of an algorithm does not take what a run has to give it.
+
+    Args:
+      config: The run's configuration.
+    """
+    for algorithm in config.algorithms:
+        builder = REGISTRY[algorithm].builder
+        taken = None if isinstance(builder, str) else _arguments_of(builder)
+        if taken is None:
+            continue
+        kind = REGISTRY[algorithm].hyperparameters
+        needed = {field.name for field in dataclasses.fields(kind)} | {"batch_size"}
+        if issubclass(kind, Server):
+            needed -= {"server_learning_rate", "server_decay", "server_warmup"}
+        if "inner_learning_rate" in needed:
+            needed |= set(config.local_budget)
+        if config.aggregator != "mean":
+            needed.add("model_aggregator")
+        if config.failures.need_roles:
+            needed.add("roles")
+        if needed - taken:
+            raise BuildError(
+                f"This run needs the builder of {algorithm} to take "
+                f"{', '.join(sorted(needed - taken))}, but it takes {', '.join(sorted(taken))}: "
+                "add the arguments, or leave out the settings that need them."
+            )
 
 
 def _arguments_of(builder: Callable[..., Any]) -> Optional[set[str]]:

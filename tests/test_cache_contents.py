@@ -9,13 +9,18 @@ import numpy as np
 import pytest
 import tfds_files
 import tff_files
+from loading import load_task
 
 import run_experiment
-from datasets import DataError, emnist, movielens, omniglot, shakespeare, stackoverflow
+from datasets import DataError, emnist, shakespeare, stackoverflow
 from datasets.tables import columns
 
 IMAGE = np.linspace(0, 1, 784).astype(np.float32)
 FIRST = "f0000_00"
+
+
+def load_emnist(cache_dir):
+    return load_task("emnist", data_source="tff", cache_dir=cache_dir)
 
 
 def write_emnist(directory, first, others=None):
@@ -74,7 +79,12 @@ ROWS = {
 def test_odd_emnist_examples_are_named(tmp_path, name):
     row, part = ROWS[name]
     path = write_emnist(tmp_path, [row])
-    said(lambda: emnist.load(data_source="tff", cache_dir=tmp_path), str(path), repr(FIRST), part)
+    said(
+        lambda: load_emnist(tmp_path),
+        str(path),
+        repr(FIRST),
+        part,
+    )
 
 
 @pytest.mark.parametrize(
@@ -94,7 +104,12 @@ def test_garbled_emnist_examples_are_named(tmp_path, value, part):
         "UPDATE examples SET serialized_example_proto = ? WHERE client_id = ?",
         (value, FIRST),
     )
-    said(lambda: emnist.load(data_source="tff", cache_dir=tmp_path), str(path), repr(FIRST), part)
+    said(
+        lambda: load_emnist(tmp_path),
+        str(path),
+        repr(FIRST),
+        part,
+    )
 
 
 @pytest.mark.parametrize("odd", [b"f0000_00", None, "", "o'hara", "x' OR '1'='1"])
@@ -113,7 +128,11 @@ def test_odd_client_ids_are_named(tmp_path, odd):
             database.execute(f"ALTER TABLE new RENAME TO {table}")
             database.execute(f"UPDATE {table} SET client_id = ? WHERE client_id = ?", (odd, FIRST))
             database.commit()
-    said(lambda: emnist.load(data_source="tff", cache_dir=tmp_path), str(path), f"id {odd!r} (")
+    said(
+        lambda: load_emnist(tmp_path),
+        str(path),
+        f"id {odd!r} (",
+    )
 
 
 def test_a_client_id_that_is_not_utf8_is_named(tmp_path):
@@ -125,7 +144,9 @@ def test_a_client_id_that_is_not_utf8_is_named(tmp_path):
             (b"\xffa", FIRST),
         )
     said(
-        lambda: emnist.load(data_source="tff", cache_dir=tmp_path), str(path), "id b'\\xffa' (text)"
+        lambda: load_emnist(tmp_path),
+        str(path),
+        "id b'\\xffa' (text)",
     )
 
 
@@ -133,7 +154,7 @@ def test_a_client_without_its_examples_is_named(tmp_path):
     path = write_emnist(tmp_path, [])
     other = "f0001_00"
     execute(path, "UPDATE examples SET client_id = ? WHERE client_id = ?", (other, FIRST))
-    load = lambda: emnist.load(data_source="tff", cache_dir=tmp_path)  # noqa: E731
+    load = lambda: load_emnist(tmp_path)  # noqa: E731
     said(load, repr(FIRST), "there are no examples")
 
 
@@ -146,10 +167,10 @@ def test_a_view_that_never_ends_and_a_virtual_table_are_refused(tmp_path, monkey
         "CREATE VIEW client_metadata AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 "
         "FROM n) SELECT 'a' || i AS client_id, 'all_train' AS split_name, 1 AS num_examples FROM n",
     )
-    said(lambda: emnist.load(data_source="tff", cache_dir=tmp_path), str(path), "interrupted")
+    said(lambda: load_emnist(tmp_path), str(path), "interrupted")
     execute(path, "DROP VIEW client_metadata")
     execute(path, "CREATE VIRTUAL TABLE client_metadata USING fts4(client_id, split_name, n)")
-    said(lambda: emnist.load(data_source="tff", cache_dir=tmp_path), "not an ordinary table")
+    said(lambda: load_emnist(tmp_path), "not an ordinary table")
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
@@ -157,7 +178,7 @@ def test_a_view_that_never_ends_and_a_virtual_table_are_refused(tmp_path, monkey
 def test_what_is_not_a_file_is_refused_and_not_waited_for(tmp_path, module, make):
     path = tmp_path / module.FILE_NAME
     make(path)
-    load = lambda: module.load(data_source="tff", cache_dir=tmp_path)  # noqa: E731
+    load = lambda: load_task(module.NAME, data_source="tff", cache_dir=tmp_path)  # noqa: E731
     said(load, str(path), "not an ordinary file")
 
 
@@ -200,21 +221,21 @@ def write_text(directory, module, first):
 )
 def test_odd_text_examples_are_named(tmp_path, module, row, part):
     write_text(tmp_path, module, row)
-    load = lambda: module.load(data_source="tff", cache_dir=tmp_path)  # noqa: E731
+    load = lambda: load_task(module.NAME, data_source="tff", cache_dir=tmp_path)  # noqa: E731
     said(load, str(tmp_path / module.FILE_NAME), "client 't0'", part)
 
 
 def test_odd_ratings_are_named(tmp_path):
     stars = [(user, movie, 4.0, 1) for user in range(8) for movie in range(6)]
     tfds_files.write_movielens(tmp_path, [*stars, (3, 7, 500.0, 1)])
-    load = lambda: movielens.load(data_source="tfds", cache_dir=tmp_path)  # noqa: E731
+    load = lambda: load_task("movielens", data_source="tfds", cache_dir=tmp_path)  # noqa: E731
     said(load, "must lie between 0 and 5, but user '3' has one of 500")
 
 
 def test_a_pipe_or_a_foreign_class_in_a_directory_of_tfds_is_refused(tmp_path):
     stars = [(user, movie, 4.0, 1) for user in range(8) for movie in range(6)]
     path = tfds_files.write_movielens(tmp_path, stars)
-    load = lambda: movielens.load(data_source="tfds", cache_dir=tmp_path)  # noqa: E731
+    load = lambda: load_task("movielens", data_source="tfds", cache_dir=tmp_path)  # noqa: E731
     features = path / "features.json"
     content = features.read_text()
     assert "tensorflow_datasets.core.features.text_feature.Text" in content
@@ -248,7 +269,7 @@ def rewrite_records(path, example):
 def test_odd_records_of_tfds_are_one_sentence(tmp_path, example, part):
     stars = [(user, movie, 4.0, 1) for user in range(10) for movie in range(6)]
     rewrite_records(tfds_files.write_movielens(tmp_path, stars), example)
-    load = lambda: movielens.load(data_source="tfds", cache_dir=tmp_path)  # noqa: E731
+    load = lambda: load_task("movielens", data_source="tfds", cache_dir=tmp_path)  # noqa: E731
     said(load, "movielens/100k-ratings", part)
 
 
@@ -264,7 +285,7 @@ def test_an_image_that_is_none_is_one_sentence(tmp_path):
     rows = [{"image": np.zeros([28, 28, 3], np.uint8), "label": label} for label in range(60)]
     path = tfds_files.write(tmp_path, "omniglot", "3.0.0", features, {"train": rows})
     rewrite_records(path, tff_files.serialize({"image": "not an image", "label": 1}))
-    load = lambda: omniglot.load(data_source="tfds", cache_dir=tmp_path)  # noqa: E731
+    load = lambda: load_task("omniglot", data_source="tfds", cache_dir=tmp_path)  # noqa: E731
     said(load, "omniglot", "Unknown image file format")
 
 

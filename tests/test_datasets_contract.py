@@ -11,7 +11,7 @@ from loading import graph_weights, load_task
 import datasets
 import run_experiment
 from datasets import DataError
-from tff_fedmeta.config.hyperparameters import HYPERPARAMETERS
+from tff_fedmeta.algorithms.registry import REGISTRY
 
 NAMES = [name for name, it in datasets.DATASETS.items() if "embedded" in it.data_sources]
 OPTIONS = [(name, row) for name in datasets.DATASETS for row in datasets.describe_options(name)]
@@ -158,7 +158,7 @@ def test_training_splits_clients_as_evaluation_does(name, task):
     data_set = datasets.DATASETS[name]
     defaults = data_set.defaults_for(data_set.make_options())
     assert defaults.get("split", "random") == task.split
-    assert set(defaults["hyperparameters"]) <= set(HYPERPARAMETERS)
+    assert set(defaults["hyperparameters"]) <= set(REGISTRY)
 
 
 # --- options ---------------------------------------------------------------------------------

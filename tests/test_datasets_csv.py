@@ -16,6 +16,7 @@ from datasets import DataError
 from datasets.stand_ins import households
 from datasets.tables import columns, examples
 from tff_fedmeta import keras_files
+from tff_fedmeta.experiment import own_model
 
 COLUMNS = {"client_column": "who", "label_column": "y"}
 
@@ -362,7 +363,7 @@ BAD_FILES = {
     "one_client": (lambda f: f.assign(who="me"), {}, ["'who' has 1 client,", "at least 3"]),
     "small_client": (lambda f: f[:-11], {}, ["1 of 8 clients", "c7: 1", "two rows"]),
     "window_too_long": (lambda f: f, {"window": 7}, ["8 of 8", "two windows of 7", "--window"]),
-    "window_zero": (lambda f: f, {"window": 0}, ["--window must be >= 1"]),
+    "window_zero": (lambda f: f, {"window": 0}, ["window must be a whole number >= 1"]),
     "stride_alone": (lambda f: f, {"window_stride": 2}, ["--window_stride needs a --window"]),
     "no_time": (change(2, "t", "noon"), {"time_column": "t"}, ["'t'", "'noon'", "row 3"]),
     "unknown_client_column": (lambda f: f, {"client_column": "woh"}, ["--client_column", "'who'"]),
@@ -495,8 +496,8 @@ def test_a_keras_file_starts_from_its_weights_also_in_a_graph(save, tmp_path):
         csv=save(make_frame()),
         **COLUMNS,
         feature_columns="a,b,mode",
-        model=keras_files.open_model(tmp_path / "mine.keras"),
     )
+    task = own_model.replace_network(task, keras_files.open_model(tmp_path / "mine.keras"))
     x, _ = task.read_client("c0")
     how = task.assets["preprocessing.json"]["normalisation"]
     want, logits = saved.get_weights(), saved((x - how["mean"]) / how["scale"])
@@ -523,9 +524,11 @@ def test_a_keras_model_that_does_not_fit_is_refused(save):
     layers, entry = keras_layers()
     path = save(make_frame())
 
+    task = load_task("csv", csv=path, **COLUMNS, feature_columns="a,b,mode")
+
     def refused(model, *parts):
-        with pytest.raises(DataError) as error:
-            load_task("csv", csv=path, **COLUMNS, feature_columns="a,b,mode", model=model)
+        with pytest.raises(ValueError) as error:
+            own_model.replace_network(task, model)
         for part in parts:
             assert part in str(error.value)
         assert "\n" not in str(error.value)
@@ -534,7 +537,8 @@ def test_a_keras_model_that_does_not_fit_is_refused(save):
     refused(sequential([entry([4]), layers.Dense(2)]), "[n, 4]", "[n, 5]")
     refused(sequential([entry([5]), layers.Dense(3)]), "[n, 3]", "[n, 2]")
     refused(sequential([entry([5]), layers.Dense(2, "softmax")]), "probabilities", "logits")
-    refused("mine.keras", "mlp, conv1d", "'mine.keras'")
+    with pytest.raises(DataError, match=r"model must be one of.*'mine.keras'"):
+        load_task("csv", csv=path, **COLUMNS, model="mine.keras")
 
 
 # --- the command line ----------------------------------------------------------------------------
@@ -608,7 +612,7 @@ def test_command_line_errors_are_one_sentence_and_status_two(save, save_model, c
         (["--csv=/nowhere/at_all.csv"], "/nowhere/at_all.csv cannot be read"),
         (["--data_source=file"], "there is no --csv"),
         ([f"--csv={path}", "--label_column=z"], "no column 'z'"),
-        ([f"--csv={path}", f"--model={moving}.keras"], "There is no file"),
+        ([f"--csv={path}", f"--model={moving}.keras"], "cannot be read: No such file"),
         ([f"--csv={path}", f"--model={code}"], "its layer 'code' needs 'Lambda'"),
         ([f"--csv={path}", f"--model={moving}", "--rounds=1"], "batch_normalization"),
     ]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import datasets
+from tff_fedmeta.algorithms.registry import hyperparameter_kinds
 from tff_fedmeta.config import ExperimentConfig
 
 # name and some options -> those options, and the configuration they resolve to. After an intended
@@ -29,6 +30,7 @@ def test_configuration_resolves_to_what_is_written_down(case):
             "task_options": dataclasses.asdict(options),
         },
         {},
+        hyperparameter_kinds(),
     )
     found = json.loads(json.dumps(dataclasses.asdict(config)))
     for name, values in expected.pop("hyperparameters").items():
@@ -49,7 +51,7 @@ def test_what_is_preferred_for_an_algorithm_goes_before_how_clients_split():
     }
     values = {"algorithms": ("maml", "anil", "reptile")}
     config = ExperimentConfig.from_defaults(
-        "movielens", defaults, values, {"anil": {"split": "same"}}
+        "movielens", defaults, values, {"anil": {"split": "same"}}, hyperparameter_kinds()
     )
     maml, anil, reptile = (config.hyperparameters[name] for name in values["algorithms"])
     assert (maml["split"], maml["support_fraction"]) == ("random", 0.4)

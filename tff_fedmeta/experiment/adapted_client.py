@@ -61,7 +61,7 @@ def build_adapter(
     rates = client_model.assign_weights(model, weights)
     rule = SGD(rates or float(chosen["inner_learning_rate"]))
     variables = model.trainable_variables
-    moving = [variables[index] for index in moving_variables(task.model_fn, head_layers)]
+    moving = moving_variables(model, head_layers)
     trained = [tf.identity(variable) for variable in variables]
     x_spec, y_spec = task.input_spec
     split = functools.partial(

@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
 
     Returns:
       The exit status: 0; 2 after a user's mistake, said in one sentence on stderr; 1 if TFF's
-      worker failed; 130 after Ctrl-C.
+      worker failed or every algorithm diverged; 130 after Ctrl-C.
     """
     try:
         try:
@@ -325,7 +325,7 @@ def _say_finished(output_dir: Path) -> None:
 
 def _run(prepared: _Prepared) -> int:
     from tff_fedmeta.client import model_checks
-    from tff_fedmeta.experiment import process, report, run, summary
+    from tff_fedmeta.experiment import divergence, process, report, run, summary
 
     config, task, output_dir = prepared.config, prepared.task, prepared.output_dir
     print(
@@ -347,6 +347,9 @@ def _run(prepared: _Prepared) -> int:
     ) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
+    except divergence.AllDivergedError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
     except worker_process.WorkerError as error:
         print(f"Error: {error}\nThe same command continues this run.", file=sys.stderr)
         return 1
@@ -355,7 +358,9 @@ def _run(prepared: _Prepared) -> int:
         if (output_dir / plot).exists():
             print(f"Plot: {output_dir / plot}")
     for algorithm in config.algorithms:
-        print(f"Keras model: {output_dir / algorithm / 'keras_model' / 'model.keras'}")
+        model = output_dir / algorithm / "keras_model" / "model.keras"
+        if model.exists():  # an algorithm that diverged has none
+            print(f"Keras model: {model}")
     return 0
 
 

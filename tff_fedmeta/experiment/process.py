@@ -99,6 +99,8 @@ def check_builders(config: ExperimentConfig) -> None:
         needed = {field.name for field in dataclasses.fields(kind)} | {"batch_size"}
         if issubclass(kind, Server):
             needed -= {"server_learning_rate", "server_decay", "server_warmup"}
+        if not config.hyperparameters[algorithm].get("inner_clip_norm"):
+            needed.discard("inner_clip_norm")
         if "inner_learning_rate" in needed:
             needed |= set(config.local_budget)
         if config.aggregator != "mean":

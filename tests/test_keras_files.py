@@ -497,6 +497,28 @@ def test_a_damaged_configuration_never_ends_in_another_error(files, tmp_path, na
             assert "is not opened" in str(error), str(error)
 
 
+def chain(number):
+    """Layers that each wait for the next one in the file."""
+    for index in reversed(range(number)):
+        source = f"r{index - 1}" if index else "input_x"
+        yield {**keras_layer("ReLU", name=f"r{index}"), "inbound_nodes": [[[source, 0, 0, {}]]]}
+
+
+def test_configurations_that_take_long_to_follow_are_refused_in_time(files, refused, tmp_path):
+    many = {**keras_layer("ReLU"), "inbound_nodes": [[["input_x", 0, 0, {}]]] * 100_000}
+    wide = keras_layer("Dense", name="d", units=1, x=[[]] * 700_000)
+    few = {**keras_layer("ReLU"), "inbound_nodes": [[["input_x", 0, 0, {}]]] * 6_000}
+    for config, part in [
+        (functional(many), "more than 300,000 values"),
+        (sequential(wide), "more than 300,000 values"),
+        (functional(few), "more than 5,000 calls"),
+        (functional(*chain(4_900)), "too late"),
+    ]:
+        changes = {"config.json": json.dumps(config).encode()}
+        bad = with_members(files["sequential"][0], tmp_path / "bad.keras", changes)
+        refused(bad, part)
+
+
 # --- archives ------------------------------------------------------------------------------------
 
 
@@ -532,7 +554,7 @@ def test_hostile_archives_are_refused(files, refused, tmp_path):
 
     zeros = {"model.weights.h5": bytes(100 * 2**20)}
     refused(with_members(source, bad, zeros, zipfile.ZIP_DEFLATED), "more than 100 times")
-    refused(with_members(source, bad, {"config.json": b" " * (2**24 + 1)}), "more than 16,777,216")
+    refused(with_members(source, bad, {"config.json": b" " * (2**22 + 1)}), "more than 4,194,304")
     refused(with_members(source, bad, {}, zipfile.ZIP_LZMA), "unusual")
     refused(with_members(source, bad, {"config.json": b"{"}), "is not JSON")
     keras3 = {"metadata.json": b'{"keras_version": "3.3.0"}'}

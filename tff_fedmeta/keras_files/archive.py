@@ -15,7 +15,7 @@ from tff_fedmeta.keras_files.errors import KerasFileError, Refusal, first_line
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 # The largest that each member may be; a training configuration and names are all that is text.
-MAX_BYTES = {CONFIG: 2**24, METADATA: 2**16, WEIGHTS: 2**31}
+MAX_BYTES = {CONFIG: 2**22, METADATA: 2**16, WEIGHTS: 2**31}
 _MAX_RATIO = 100  # of a compressed member, where it matters
 _SMALL = 2**20
 
@@ -49,17 +49,19 @@ def check_archive(path: str | os.PathLike[str]) -> Archive:
         if not zipfile.is_zipfile(path):
             raise Refusal("it is not a zip archive, as models saved by Keras 2 are")
         with zipfile.ZipFile(path) as archive:
-            members = _read_members(archive)
-        config = _parse(members[CONFIG])
-        if isinstance(_parse(members[METADATA]), dict):
-            version = str(_parse(members[METADATA]).get("keras_version", ""))
+            _check_members(archive)
+            metadata, config = (_parse(_read(archive, name)) for name in (METADATA, CONFIG))
+        if isinstance(metadata, dict):
+            version = str(metadata.get("keras_version", ""))
             if version.startswith("3"):
                 raise Refusal(
                     f"Keras {version} saved it, but TensorFlow 2.14 opens those of Keras 2"
                 )
         config = configuration.only_needed(config)
         configuration.check(config)
-        return Archive(config, members[WEIGHTS], hdf5.check(members[WEIGHTS]))
+        with zipfile.ZipFile(path) as archive:  # last, because they can be large
+            weights = _read(archive, WEIGHTS)
+        return Archive(config, weights, hdf5.check(weights))
     except Refusal as error:
         raise KerasFileError(f"{path} is not opened: {error}.") from error
     except Exception as error:  # whatever else can be wrong with it
@@ -78,8 +80,8 @@ def check_regular(path: pathlib.Path, suffix: str) -> None:
         raise KerasFileError(f"{path} must be a {suffix} file: save it as one, with Keras 2.")
 
 
-def _read_members(archive: zipfile.ZipFile) -> dict[str, bytes]:
-    """Returns the archive's members: those that Keras writes for a model without assets."""
+def _check_members(archive: zipfile.ZipFile) -> None:
+    """Raises Refusal unless the members are those that Keras writes for a model without assets."""
     infos = archive.infolist()
     names = [info.filename for info in infos]
     for info in infos:
@@ -111,10 +113,13 @@ def _read_members(archive: zipfile.ZipFile) -> dict[str, bytes]:
     missing = [name for name in MAX_BYTES if name not in names]
     if missing:
         raise Refusal(f"it has no {missing[0]}, as models saved by Keras 2 have")
+
+
+def _read(archive: zipfile.ZipFile, name: str) -> bytes:
     try:
-        return {name: archive.read(name) for name in names}
+        return archive.read(name)
     except Exception as error:  # zlib, struct and zipfile all have their own
-        raise Refusal(f"its members cannot be unpacked ({first_line(error)})") from error
+        raise Refusal(f"its {name} cannot be unpacked ({first_line(error)})") from error
 
 
 def _parse(text: bytes) -> Any:

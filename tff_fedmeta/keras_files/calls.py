@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from tff_fedmeta.keras_files.errors import Refusal
 from tff_fedmeta.keras_files.objects import Object, children, is_layer, kind_of, name_of, show
 
 MAX_CALLS = 5_000
+_MAX_PASSES = 100  # over the layers, until all could be called; Keras writes them nearly in order
 
 _CONSTANT = "_CONSTANT_VALUE"  # stands in the place of a layer's name before a constant
 
@@ -47,17 +49,20 @@ def check_graph(config: Object, model: str) -> None:
             f"its model {show(model)} takes the output of {show(lacking)}, which is not there"
         )
     entries = {layer["name"] for layer in layers if layer["class_name"] == "InputLayer"}
-    progress = True
-    while progress:
-        progress = False
-        for name, calls in waiting.items():
-            while calls and all(s in entries or index < done[s] for s, index in calls[0]):
-                calls.pop(0)
+    left = {name: collections.deque(calls) for name, calls in waiting.items()}
+    for _ in range(_MAX_PASSES):
+        before = sum(done.values())
+        for name, queue in left.items():
+            while queue and all(s in entries or index < done[s] for s, index in queue[0]):
+                queue.popleft()
                 done[name] += 1
-                progress = True
-    stuck = [name for name, calls in waiting.items() if calls]
+        if sum(done.values()) == before:
+            break
+    stuck = [name for name, queue in left.items() if queue]
     if stuck:
-        raise Refusal(f"its layer {show(stuck[0])} waits for an output that never comes")
+        raise Refusal(
+            f"its layer {show(stuck[0])} waits for an output that never comes, or comes too late"
+        )
 
 
 def _starts_at_one(layer: Object) -> bool:
@@ -119,9 +124,7 @@ def count_calls(config: Object) -> int:
     """
     inner = config.get("config")
     if kind_of(config) in (allowed.FUNCTIONAL, allowed.SEQUENTIAL) and isinstance(inner, dict):
-        layers = inner.get("layers")
-        if not isinstance(layers, list) or not all(is_layer(layer) for layer in layers):
-            raise Refusal(f"its model {show(name_of(config))} has something else among its layers")
+        layers = [layer for layer in children(inner.get("layers")) if is_layer(layer)]
         calls = sum(_times_called(layer) * count_calls(layer) for layer in layers)
     else:  # a wrapper builds its layer, and Bidirectional a copy of it
         calls = 1 + 2 * sum(count_calls(layer) for layer in _layers_within(inner))

@@ -7,6 +7,7 @@ gives it, constants included: opening a model computes. So every object must be 
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -22,6 +23,7 @@ from tff_fedmeta.keras_files.objects import (
 )
 
 MAX_DEPTH = 64
+MAX_VALUES = 300_000  # so that these checks take seconds at most
 MAX_NUMBERS = 2**28  # in a tensor of one example: 1 GB of float32
 _MAX_PARTS = 1_000  # of a tensor, each of which is a Python object
 # By key: what takes time or memory in proportion.
@@ -40,15 +42,14 @@ def check(config: Any) -> None:
     Raises:
       Refusal: If it is not a Sequential or functional model of allowed objects; names the layer.
     """
-    _check_depth(config)
     if not isinstance(config, dict) or kind_of(config) not in (
         allowed.FUNCTIONAL,
         allowed.SEQUENTIAL,
     ):
         found = config.get("class_name") if isinstance(config, dict) else None
         raise Refusal(f"it holds {show(found)}, not a Sequential or functional model of Keras")
-    _check_value(config, "", "")
     calls.count_calls(config)
+    _check_value(config, "", "")
 
 
 # Keys of objects that opening does without: optimizers, losses and metrics; and the shapes to build
@@ -75,9 +76,13 @@ def _strip(value: Any) -> Any:
 
 
 def _check_depth(config: Any) -> None:
-    level = [config]
+    level, number = [config], 0
     for _ in range(MAX_DEPTH):
-        level = [inner for value in level for inner in children(value)]
+        number += len(level)
+        if number > MAX_VALUES:
+            raise Refusal(f"its configuration has more than {MAX_VALUES:,} values")
+        following = (inner for value in level for inner in children(value))
+        level = list(itertools.islice(following, MAX_VALUES))
         if not level:
             return
     raise Refusal(f"its configuration is nested more than {MAX_DEPTH} deep")
@@ -147,6 +152,8 @@ def _check_object(value: Object, key: str, layer: str) -> None:
         )
     if not isinstance(config, dict):
         raise _refusal(layer, "has no configuration")
+    if (module, class_name) == allowed.SEQUENTIAL and not isinstance(config.get("layers"), list):
+        raise _refusal(layer, "has no list of layers")
     _check_class(class_name, config, layer)
     for inner_key, inner in value.items():
         _check_value(inner, inner_key, layer)

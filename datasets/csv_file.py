@@ -1,9 +1,10 @@
 """A user's own CSV or Parquet file: classification or regression, one client per person, home, ...
 
 A row is an example; with `window`, so many consecutive rows of a client are one, labelled by the
-last of them: what is known at that moment. `table` says how columns become numbers. Everything that
-is learnt from the file (types, categories, what stands for missing values, normalisation, classes)
-comes from training clients alone and goes beside the exported model, as `preprocessing.json`. The
+last of them: what is known at that moment. `columns` says how columns become numbers. Everything
+that is learnt from the file (types, categories, what stands for missing values, normalisation,
+classes) comes from training clients alone and goes beside the exported model, as
+`preprocessing.json`, with `prepare.py`, which makes the model's input of any rows. The
 normalisation is a layer of the model, which therefore takes values in the file's own units.
 
 Without a file, `stand_ins.households` stands in: synthetic smart homes, a table that goes the same
@@ -13,25 +14,22 @@ way.
 from __future__ import annotations
 
 import dataclasses
-import functools
-import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from datasets import options as schema
 from datasets.data_set import About, DataSet, Request
 from datasets.sources import choice
 from datasets.stand_ins import households
-from datasets.tables import columns, examples, models
-from datasets.task import DATA_SEED, DataError, Task, split_clients
+from datasets.tables import columns, files, models, own_task, selection
+from datasets.task import DATA_SEED, DataError, Task
 
 if TYPE_CHECKING:
     import pandas as pd
-    import tensorflow as tf
 
 NAME = "csv"
+
+# One row of a heavy-tailed table would otherwise carry the weights away.
+_CLIPPED = {"inner_clip_norm": 5.0}
 
 # Untried; see `adjust` for their split.
 _META_GRADIENTS = {
@@ -40,6 +38,7 @@ _META_GRADIENTS = {
     "server_learning_rate": 0.003,
     "server_decay": True,
     "server_warmup": 20,
+    **_CLIPPED,
 }
 
 DEFAULTS: dict[str, Any] = {
@@ -54,11 +53,11 @@ DEFAULTS: dict[str, Any] = {
     "rounds_per_evaluation": 10,
     "rounds_per_checkpoint": 10,
     "hyperparameters": {
-        "reptile": {"inner_learning_rate": 0.1},
-        "fedavg": {"inner_learning_rate": 0.1},
-        "fedprox": {"inner_learning_rate": 0.1},
+        "reptile": {"inner_learning_rate": 0.1, **_CLIPPED},
+        "fedavg": {"inner_learning_rate": 0.1, **_CLIPPED},
+        "fedprox": {"inner_learning_rate": 0.1, **_CLIPPED},
         **{name: _META_GRADIENTS for name in ("fomaml", "maml", "meta_sgd", "anil")},
-        "per_fedavg": {"inner_learning_rate": 0.02, "meta_learning_rate": 0.05},
+        "per_fedavg": {"inner_learning_rate": 0.02, "meta_learning_rate": 0.05, **_CLIPPED},
     },
 }
 
@@ -67,15 +66,22 @@ DEFAULTS: dict[str, Any] = {
 class Options(schema.Options):
     """Options of a user's own file; their `option` says what each means."""
 
-    csv: str | None = schema.option(None, "The file, CSV (comma-separated, UTF-8) or Parquet.")
-    client_column: str | None = schema.option(None, "Whose row it is: a person, a home, a device.")
+    csv: str | None = schema.option(
+        None, "The file: CSV, Parquet, JSON lines or .xlsx, packed or not; a folder; or a pattern."
+    )
+    client_column: str | None = schema.option(
+        None, "Whose row it is: a person, a home; @file: its file's name."
+    )
     label_column: str | None = schema.option(None, "What is predicted.")
     feature_columns: str | None = schema.option(
-        None, "From what, comma-separated; all other columns if not given."
+        None,
+        "From what, comma-separated names or patterns; all other columns if not given. A name with "
+        'a comma is quoted: "a, b".',
     )
     time_column: str | None = schema.option(
         None,
-        "Numbers or dates that sort a client's rows; support is then the earlier part of them.",
+        "Numbers or dates that sort a client's rows; support is then the earlier part of them. Two "
+        "columns, such as date,time, are put together.",
     )
     window: int | None = schema.option(
         None, "Consecutive rows that make an example; each row is one if not given.", at_least=1
@@ -98,6 +104,60 @@ class Options(schema.Options):
         f"{columns.MAX_CATEGORIES} different whole numbers are classes.",
         choices=("classification", "regression"),
     )
+    separator: str | None = schema.option(
+        None, "What stands between cells, e.g. ; or tab or space; found out if not given."
+    )
+    decimal: str | None = schema.option(
+        None,
+        "What stands before the fraction of a number; found out if not given.",
+        choices=(".", ","),
+    )
+    encoding: str | None = schema.option(None, "Of the text, e.g. latin-1; UTF-8 if not given.")
+    no_header: bool = schema.option(
+        False, "Whether the first row is data; --column_names then names the columns."
+    )
+    column_names: str | None = schema.option(
+        None, "Names of all columns, comma-separated, instead of those in the file."
+    )
+    missing_values: str | None = schema.option(
+        None,
+        "More spellings of a missing value, comma-separated, e.g. NaN,?,-200; an empty cell, NA, "
+        "N/A, NULL, null and None always are.",
+    )
+    time_format: str | None = schema.option(
+        None, "How dates are written, e.g. %d/%m/%Y; found out if not given."
+    )
+    min_rows: int = schema.option(
+        2, "Examples that a client needs; those with fewer are left out.", at_least=2
+    )
+    max_gap: float | None = schema.option(
+        None,
+        "Longest time between rows of a window, in the time's own unit, seconds for dates; ten "
+        "times the median step if not given.",
+        more_than=0,
+    )
+    horizon: int = schema.option(
+        0,
+        "How many rows after its last an example is labelled; from 1 on the label's own past can "
+        "be a feature.",
+        at_least=0,
+    )
+    exclude_columns: str | None = schema.option(
+        None, "Columns that are not features; patterns such as sensor_* are taken."
+    )
+    categorical_columns: str | None = schema.option(
+        None, "Features to take as categories, though they are numbers."
+    )
+    numeric_columns: str | None = schema.option(
+        None, "Features to take as numbers, whatever they look like."
+    )
+    feature_range: float = schema.option(
+        columns.RANGE,
+        "Standard deviations from the mean that a feature may be; further ones count as so many, "
+        "0: any.",
+        at_least=0,
+    )
+    test_clients: str | None = schema.option(None, "Clients to test on, comma-separated.")
     model: str | None = schema.option(
         None,
         "If not given, mlp for rows and conv1d for windows.",
@@ -120,18 +180,22 @@ ABOUT = About(
     licence="that of your file",
 )
 
-_PARTS = ("client_column", "label_column", "time_column", "series_column", "split_column")
-
 
 def complete(options: Options) -> Options:
     """Makes the file's hash an option, so that no run continues on a changed file.
 
+    Names of columns are checked here, before anything slow is done.
+
     Raises:
-      DataError: If the file cannot be read.
+      DataError: If the file cannot be read, or has no such columns.
     """
-    if options.csv is None or options.csv_sha256 is not None:
+    if options.csv is None:
         return options
-    return dataclasses.replace(options, csv_sha256=columns.sha256(options.csv))
+    if options.client_column is not None and options.label_column is not None:
+        selection.check(files.names(options.csv, _format(options)), options)
+    if options.csv_sha256 is not None:
+        return options
+    return dataclasses.replace(options, csv_sha256=files.sha256(options.csv))
 
 
 def adjust(options: Options) -> dict[str, Any]:
@@ -177,14 +241,28 @@ def load(request: Request) -> Task:
         cached=False,
     )
     data_source = choice.resolve_source(data_source, real)
+    said: list[str] = []
+    file: dict[str, Any] = {}
     if data_source != choice.EMBEDDED:
-        return _build_task(data_source, _read(options), request, options)
-    # What is said of the homes' columns holds; the rest is theirs.
-    own: dict[str, Any] = {
-        name: value for name, value in households.OPTIONS.items() if getattr(options, name) is None
-    }
-    frame = households.table(DATA_SEED)
-    return _build_task(data_source, frame, request, dataclasses.replace(options, **own))
+        frame, said, file = _read(options)
+    else:
+        # What is said of the homes' columns holds; the rest is theirs.
+        own: dict[str, Any] = {
+            name: value
+            for name, value in households.OPTIONS.items()
+            if getattr(options, name) is None
+        }
+        frame, options = households.table(DATA_SEED), dataclasses.replace(options, **own)
+    return own_task.build(
+        NAME,
+        data_source,
+        frame,
+        options,
+        split=_split(options),
+        request=request,
+        file=file,
+        said=said,
+    )
 
 
 def _check_given(csv: str | None) -> None:
@@ -196,198 +274,35 @@ def _advice() -> str:
     return "give --csv=FILE --client_column=... --label_column=..."
 
 
-def _read(options: Options) -> pd.DataFrame:
+def _read(options: Options) -> tuple[pd.DataFrame, list[str], dict[str, Any]]:
+    """Returns the table, what was decided in reading it, and how it spells values."""
     path, sha256 = options.csv, options.csv_sha256
     assert path is not None  # `_check_given`
     for name in ("client_column", "label_column"):
         if getattr(options, name) is None:
             raise DataError(f"--csv needs --{name}, the name of one of its columns.")
-    if sha256 is not None and columns.sha256(path) != sha256:
+    if sha256 is not None and (found := files.sha256(path)) != sha256:
         raise DataError(
-            f"{path} is not the file that --csv_sha256 means (it has {columns.sha256(path)}): it "
-            "was changed."
+            f"{path} is not the file that --csv_sha256 means (it has {found}): it was changed."
         )
-    text_columns = (options.client_column, options.series_column, options.split_column)
-    return columns.read(path, [name for name in text_columns if name is not None])
-
-
-def _build_task(data_source: str, frame: pd.DataFrame, request: Request, options: Options) -> Task:
-    """Puts clients, model, loss and metrics together.
-
-    Args:
-      data_source: Where the rows come from.
-      frame: The rows.
-      request: For the seed and the number of test clients.
-      options: The request's, or the stand-in's columns in them.
-    """
-    import tensorflow as tf
-
-    _check_columns(frame, options)
-    client_column = options.client_column or ""  # `_read` refuses None
-    rows_of, groups = _clients(frame, options)
-    train, validation, test = (
-        tuple(client for group in side for client in groups[group])
-        for side in split_clients(groups, DATA_SEED, request.num_test_clients)
+    ids = (options.client_column, options.series_column, options.split_column)
+    frame, said, form = files.read(
+        path, [name for name in ids if name is not None], _format(options)
     )
-    in_training = np.isin(examples.client_ids(frame, client_column), train)
-    fitted = [
-        columns.fit_feature(frame[column], in_training) for column in _features(frame, options)
-    ]
-    values = columns.encode(frame, fitted)
+    file = {"decimal": form.decimal or ".", "missing_values": list(form.missing_values)}
+    return frame, said, file
 
-    label_rows = np.unique(np.concatenate([_label_rows(rows) for rows in rows_of.values()]))
-    labels = frame[options.label_column].iloc[label_rows]
-    label = columns.fit_label(labels, in_training[label_rows], options.label_kind)
-    y = columns.encode_label(labels, label)
-    y_of_row = np.zeros(len(frame), y.dtype)
-    y_of_row[label_rows] = y
 
-    def read_client(client_id: str) -> tuple[np.ndarray, np.ndarray]:
-        rows = rows_of[client_id]
-        return values[rows], y_of_row[_label_rows(rows)]
-
-    is_classes = "classes" in label
-    shape = values[rows_of[train[0]][:1]].shape[1:]
-    mean, scale = columns.normalisation(fitted)
-    normalisation = (mean, scale) if options.normalize else None
-    build = models.builder(
-        options.model or (models.CONV1D if len(shape) == 2 else models.MLP),
-        request.seed,
-        shape,
-        len(label["classes"]) if is_classes else 1,
-        normalisation,
+def _format(options: Options) -> files.Format:
+    """Returns how the user says that the file is written."""
+    return files.Format(
+        separator={"tab": "\t", "space": " "}.get(options.separator or "", options.separator),
+        decimal=options.decimal,
+        encoding=options.encoding,
+        header=not options.no_header,
+        column_names=tuple(selection.listed(options.column_names)),
+        missing_values=tuple(selection.listed(options.missing_values)),
     )
-    build()  # what does not fit is said here, not in training
-    _say(len(frame), sum(map(len, rows_of.values())), shape, fitted, label)
-    return Task(
-        name=NAME,
-        data_source=data_source,
-        train_clients=train,
-        validation_clients=validation,
-        test_clients=test,
-        read_client=read_client,
-        build_keras_model=build,
-        build_front=functools.partial(models.front, shape, normalisation),
-        build_loss=_cross_entropy if is_classes else tf.keras.losses.MeanSquaredError,
-        build_metrics=_accuracy if is_classes else lambda: _absolute_error(label["scale"]),
-        input_spec=(
-            tf.TensorSpec([None, *shape], tf.float32),
-            tf.TensorSpec([None], y.dtype),
-        ),
-        metric="accuracy" if is_classes else "mae",
-        higher_is_better=is_classes,
-        split=_split(options),
-        assets={
-            "preprocessing.json": {
-                "features": fitted,
-                "channels": columns.channel_names(fitted),
-                "normalisation": {"mean": mean, "scale": scale, "in_model": options.normalize},
-                "label": label,
-                "window": options.window,
-            }
-        },
-    )
-
-
-def _check_columns(frame: pd.DataFrame, options: Options) -> None:
-    """Raises DataError unless the columns that have a part exist, each in a part of its own."""
-    parts: dict[str, str] = {}
-    for option in _PARTS:
-        column = getattr(options, option)
-        if column is None:
-            continue
-        columns.check_column(frame, option, column)
-        other = parts.get(column)
-        # The client may be its own series or group; a label that is anything else is a mistake.
-        if other is not None and "label_column" in (other, option):
-            raise DataError(f"--{other} and --{option} cannot both be {column!r}.")
-        parts[column] = option
-
-
-def _features(frame: pd.DataFrame, options: Options) -> list[str]:
-    """Returns the feature columns: those named, or all that have no other part."""
-    parts = [getattr(options, option) for option in _PARTS]
-    if options.feature_columns is None:
-        names = [column for column in frame.columns if column not in parts]
-        if not names:
-            raise DataError("No column is left to be a feature.")
-        return names
-    names = list(dict.fromkeys(name.strip() for name in options.feature_columns.split(",")))
-    for column in names:
-        columns.check_column(frame, "feature_columns", column)
-    if options.label_column in names:
-        raise DataError(f"The label {options.label_column!r} cannot be a feature too.")
-    return names
-
-
-def _clients(
-    frame: pd.DataFrame, options: Options
-) -> tuple[dict[str, np.ndarray], dict[str, tuple[str, ...]]]:
-    """Returns the rows of each client's examples, and the clients that stay together."""
-    client_column, split_column = options.client_column or "", options.split_column
-    groups = examples.groups(frame, client_column, split_column)
-    series = [name for name in (options.series_column, split_column) if name is not None]
-    rows_of = examples.examples(
-        frame,
-        client_column,
-        series_columns=[name for name in dict.fromkeys(series) if name != client_column],
-        time_column=options.time_column,
-        window=options.window,
-        stride=options.window_stride,
-    )
-    return rows_of, groups
-
-
-def _label_rows(rows: np.ndarray) -> np.ndarray:
-    """Returns the row that labels each example: the last of a window."""
-    return rows if rows.ndim == 1 else rows[:, -1]
-
-
-def _say(num_rows: int, num_examples: int, shape: Sequence[int], fitted: Any, label: Any) -> None:
-    """Says what was made of the file: much of it was decided from the values."""
-    kind = f"{len(label['classes'])} classes" if "classes" in label else "a quantity"
-    listed = columns.listed([f["column"] + " (text)" * ("categories" in f) for f in fitted])
-    print(
-        f"{num_rows:,} rows make {num_examples:,} examples {list(shape)}; {label['column']!r} is "
-        f"{kind}; features: {listed}.",
-        file=sys.stderr,
-        flush=True,
-    )
-
-
-def _cross_entropy() -> tf.keras.losses.Loss:
-    import tensorflow as tf
-
-    return tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-
-
-def _accuracy() -> list[tf.keras.metrics.Metric]:
-    import tensorflow as tf
-
-    return [tf.keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
-
-
-def _absolute_error(scale: float) -> list[tf.keras.metrics.Metric]:
-    """Builds the mean absolute error in the label's units, where y is standardised by `scale`."""
-    import tensorflow as tf
-
-    class AbsoluteError(tf.keras.metrics.MeanAbsoluteError):
-        def __init__(self, scale: float, name: str = "mae", dtype: Any = None) -> None:
-            super().__init__(name, dtype)
-            self._scale = scale
-
-        def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-            # As columns: of two vectors Keras would count one error, that of the whole batch.
-            y_true, y_pred = tf.reshape(y_true, [-1, 1]), tf.reshape(y_pred, [-1, 1])
-            return super().update_state(y_true, y_pred, sample_weight)
-
-        def result(self) -> tf.Tensor:
-            return self._scale * super().result()
-
-        def get_config(self) -> dict[str, Any]:
-            return {"scale": self._scale, "name": self.name, "dtype": self.dtype}
-
-    return [AbsoluteError(scale)]
 
 
 DATASET = DataSet(NAME, ABOUT, Options, DEFAULTS, load, complete=complete, adjust=adjust)

@@ -62,8 +62,8 @@ class Task:
       higher_is_better: Whether a larger `metric` is the better one.
       split: How evaluation splits a client: "random", or "ordered" where its examples are in the
         order of time.
-      assets: What the exported model needs beside it, such as a vocabulary: the name of a JSON file
-        and its content.
+      assets: What the exported model needs beside it, such as a vocabulary: the name of a file and
+        its content, a text or what JSON can hold.
       plot_client: Draws a client, where one can be drawn, into a plot of every run:
         `plot_client(axes, client_id, support, before, after)` with Matplotlib's axes, the examples
         `(x, y)` adapted on, and the model's predictions before and after as functions of x.

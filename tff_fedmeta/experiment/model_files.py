@@ -70,7 +70,8 @@ def export_model(
     }
     save(model, directory, metadata, rates)
     for name, content in task.assets.items():
-        run_directory.write_json(directory / name, content)
+        write = run_directory.write_text if isinstance(content, str) else run_directory.write_json
+        write(directory / name, content)
     return model
 
 

@@ -1,0 +1,107 @@
+"""Which columns of a table have which part: names, lists, patterns; all that is wrong at once."""
+
+from __future__ import annotations
+
+import csv
+import fnmatch
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from datasets.tables import columns
+from datasets.task import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PARTS = ("client_column", "label_column", "time_column", "series_column", "split_column")
+_LISTS = ("feature_columns", "exclude_columns", "categorical_columns", "numeric_columns")
+
+
+def listed(text: str | None) -> list[str]:
+    """Returns the names in a list: 'a,"b, c",d' names a, "b, c" and d."""
+    if text is None:
+        return []
+    cells = next(csv.reader([text], skipinitialspace=True), [])
+    return list(dict.fromkeys(cell.strip() for cell in cells if cell.strip()))
+
+
+def parts(options: Any) -> dict[str, list[str]]:
+    """Returns part -> the columns that have it; a time may be in two columns."""
+    named = {part: getattr(options, part) for part in PARTS}
+    return {
+        part: listed(name) if part == "time_column" else [name]
+        for part, name in named.items()
+        if name is not None
+    }
+
+
+def check(names: Sequence[str], options: Any) -> None:
+    """Raises DataError, with all of them, if columns do not exist or have two parts.
+
+    Args:
+      names: The table's columns.
+      options: Has the parts and lists as attributes.
+    """
+    problems = []
+    part_of: dict[str, str] = {}
+    for part, found in parts(options).items():
+        for name in found:
+            if name not in names:
+                problems.append(columns.unknown(names, part, name))
+            other = part_of.get(name)
+            # The client may be its own series or group; a label that is something else is not one.
+            if other is not None and "label_column" in (other, part):
+                problems.append(f"--{other} and --{part} cannot both be {name!r}.")
+            part_of[name] = part
+    for option in _LISTS:
+        for name in listed(getattr(options, option, None)):
+            if name not in names and not fnmatch.filter(names, name):
+                problems.append(columns.unknown(names, option, name))
+    if problems:
+        raise DataError(" ".join(problems))
+
+
+def matching(names: Sequence[str], text: str | None) -> list[str]:
+    """Returns the columns that a list names, by name or by a pattern such as sensor_*."""
+    found: list[str] = []
+    for name in listed(text):
+        found += [name] if name in names else fnmatch.filter(names, name)
+    return list(dict.fromkeys(found))
+
+
+def features(frame: pd.DataFrame, options: Any) -> list[str]:
+    """Returns the feature columns: those named, or all that have no other part.
+
+    Raises:
+      DataError: If there is none, or the label is one that it may not be.
+    """
+    names = [str(name) for name in frame.columns]
+    taken = {name for found in parts(options).values() for name in found}
+    excluded = matching(names, options.exclude_columns)
+    if options.feature_columns is None:
+        found = [name for name in names if name not in taken and name not in excluded]
+    else:
+        found = [n for n in matching(names, options.feature_columns) if n not in excluded]
+    if options.label_column in found and not options.horizon:
+        raise DataError(
+            f"The label {options.label_column!r} cannot be a feature too, unless an example is "
+            "labelled by a later row (--horizon)."
+        )
+    if not found:
+        raise DataError("No column is left to be a feature.")
+    return found
+
+
+def kinds(frame: pd.DataFrame, options: Any) -> dict[str, str]:
+    """Returns column -> "categories" or "numbers", for the columns of which the user said so."""
+    names = [str(name) for name in frame.columns]
+    said = {
+        columns.CATEGORIES: matching(names, options.categorical_columns),
+        columns.NUMBERS: matching(names, options.numeric_columns),
+    }
+    both = set(said[columns.CATEGORIES]) & set(said[columns.NUMBERS])
+    if both:
+        raise DataError(
+            f"--categorical_columns and --numeric_columns both name {columns.listed(sorted(both))}."
+        )
+    return {name: kind for kind, found in said.items() for name in found}

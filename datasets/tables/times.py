@@ -1,0 +1,124 @@
+"""Times of rows: numbers or dates, in whichever way a file writes them."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from datasets.tables.columns import row_name
+from datasets.task import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Two numbers of which each could be the day, and a year: 06/01/2015, 6-1-15 10:30.
+_DAY_AND_MONTH = re.compile(r"\s*(\d{1,2})([/.-])(\d{1,2})[/.-](\d{4}|\d{2})\b(.*)", re.DOTALL)
+
+
+def times(column: pd.Series, time_format: str | None = None) -> np.ndarray:
+    """Returns a column of numbers or dates as something that sorts.
+
+    Whether the day or the month comes first is decided by the whole column, never by a single date.
+
+    Args:
+      column: The column.
+      time_format: How dates are written, as Python's strptime has it, such as "%d/%m/%Y %H:%M";
+        None: as numbers, by ISO 8601 in any detail, by day, month and year, or with a month's name.
+
+    Returns:
+      [rows]: datetime64[ns] in UTC for dates, int64 for whole numbers, otherwise float64.
+
+    Raises:
+      DataError: If a value is missing or neither, which names the row, or day and month cannot be
+        told apart, which gives both readings.
+    """
+    import pandas as pd
+
+    if time_format is None and column.dtype.kind in "iu":
+        return column.to_numpy()
+    if column.dtype.kind == "M" or isinstance(column.dtype, pd.DatetimeTZDtype):
+        return _nanoseconds(column, pd.to_datetime(column, utc=True))
+    as_text = column.astype(str).str.strip()
+    if time_format is not None:
+        found = pd.to_datetime(as_text, format=time_format, errors="coerce", utc=True)
+        return _nanoseconds(column, found, f"a time written as --time_format={time_format} says")
+    plain = column if column.dtype.kind in "biuf" else as_text
+    found = pd.to_numeric(plain, errors="coerce")
+    if found.notna().mean() >= 0.5:
+        _refuse(column, ~np.isfinite(found.to_numpy(np.float64, na_value=np.nan)))
+        return found.to_numpy()
+    return _nanoseconds(column, _dates(column, as_text))
+
+
+def _dates(column: pd.Series, as_text: pd.Series) -> pd.Series:
+    """Returns dates, NaT for what is not one."""
+    import pandas as pd
+
+    found = pd.to_datetime(as_text, format="ISO8601", errors="coerce", utc=True)
+    if found.notna().all():
+        return found
+    parts = as_text.str.extract(_DAY_AND_MONTH)
+    if parts[0].notna().mean() >= 0.5:
+        written = _with_day_first(column, parts)
+        return pd.to_datetime(written, format="ISO8601", errors="coerce", utc=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of formats: what cannot be read is said by the caller
+        return pd.to_datetime(as_text, format="mixed", errors="coerce", utc=True)
+
+
+def _with_day_first(column: pd.Series, parts: pd.DataFrame) -> pd.Series:
+    """Returns dates by ISO 8601, given their parts: two numbers, a year and the rest."""
+    import pandas as pd
+
+    first, second = (pd.to_numeric(parts[n], errors="coerce") for n in (0, 2))
+    days_first, months_first = bool((first > 12).any()), bool((second > 12).any())
+    if days_first and months_first:
+        raise DataError(
+            f"Column {column.name!r} has dates with the day first, such as "
+            f"{column[first.idxmax()]!r}, and with the month first, such as "
+            f"{column[second.idxmax()]!r}: write all in one way, best as 2024-05-31."
+        )
+    if not (days_first or months_first) and (parts[1] == ".").any():
+        days_first = True  # no country puts a month before a point and a day behind it
+    same = bool((first == second).all())
+    if not (days_first or months_first or same):
+        some = column[(first != second).idxmax()]
+        raise DataError(
+            f"Column {column.name!r} has dates such as {some!r}, in which day and month cannot be "
+            "told apart, as none of them is over 12: give --time_format=%d/%m/%Y if the day comes "
+            "first, or --time_format=%m/%d/%Y if the month does (with the time of day as it is "
+            "written, such as %d/%m/%Y %H:%M)."
+        )
+    day, month = (parts[0], parts[2]) if not months_first else (parts[2], parts[0])
+    year = parts[3].where(parts[3].str.len() == 4, "20" + parts[3])
+    rest = parts[4].fillna("").str.strip().str.lstrip("T, ")
+    date = year + "-" + month.str.zfill(2) + "-" + day.str.zfill(2)
+    clock = pd.to_datetime(
+        date + " " + rest.where(rest != "", "00:00"), format="mixed", errors="coerce", utc=True
+    )
+    return clock.astype(str).where(clock.notna(), "")
+
+
+def _nanoseconds(
+    column: pd.Series,
+    found: pd.Series,
+    expected: str = "a time, a number or a date such as 2024-05-31 18:00:00",
+) -> np.ndarray:
+    _refuse(column, found.isna().to_numpy(), expected)
+    return found.dt.tz_convert(None).dt.as_unit("ns").to_numpy()
+
+
+def _refuse(
+    column: pd.Series,
+    bad: np.ndarray,
+    expected: str = "a time, a number or a date such as 2024-05-31 18:00:00",
+) -> None:
+    if bad.any():
+        place = int(np.argmax(bad))
+        raise DataError(
+            f"Column {column.name!r} has {column.iloc[place]!r} in "
+            f"{row_name(column.index[place])}: every row needs {expected}."
+        )

@@ -296,7 +296,7 @@ def _read(options: Options) -> tuple[pd.DataFrame, list[str], dict[str, Any]]:
 def _format(options: Options) -> files.Format:
     """Returns how the user says that the file is written."""
     return files.Format(
-        separator={"tab": "\t", "space": " "}.get(options.separator or "", options.separator),
+        separator=files.separator_named(options.separator),
         decimal=options.decimal,
         encoding=options.encoding,
         header=not options.no_header,

@@ -353,7 +353,11 @@ BAD_FILES = {
     "free_text": (
         lambda f: f.assign(note=[f"n{i}" for i in f.index]), {}, ["'note'", "72 different texts"],
     ),
-    "empty_column": (lambda f: f.assign(nothing=np.nan), {}, ["'nothing'", "no values"]),
+    "empty_column": (
+        lambda f: f.assign(nothing=np.nan),
+        {"feature_columns": "a,nothing"},
+        ["'nothing'", "no values"],
+    ),
     "infinite_label": (
         lambda f: change(3, "y", np.inf)(f.assign(y=f["b"])), {}, ["'y'", "row 4", "inf"],
     ),

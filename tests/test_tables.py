@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import datasets
-from datasets import DataError
+from datasets import DataError, table_info
 from datasets.tables import columns, examples, files, judging, prepare, selection
 from datasets.tables.times import times
 
@@ -314,13 +314,21 @@ def test_a_class_of_no_training_client_is_left_out_and_told(tmp_path):
 
 
 def test_all_that_is_wrong_with_columns_is_said_at_once(tmp_path):
-    frame = homes().assign(note=[f"text {i}" for i in range(60)], nothing=None)
+    frame = homes().assign(note=[f"text {i}" for i in range(60)], name=list("ab0") * 20)
+    frame["name"] += frame.index.astype(str)
     frame.to_csv(tmp_path / "table.csv", index=False)
-    with pytest.raises(DataError, match=r"'note'.*'nothing'"):
+    with pytest.raises(DataError, match=r"'note'.*'name'"):
         load(tmp_path / "table.csv")
     with pytest.raises(DataError, match=r"no column 'hom'.*'home'.*no column 'why'"):
         load(tmp_path / "table.csv", client_column="hom", label_column="why")
-    assert load(tmp_path / "table.csv", exclude_columns="no*").input_spec[0].shape[1] == 2
+    assert load(tmp_path / "table.csv", exclude_columns="n*").input_spec[0].shape[1] == 2
+
+
+def test_an_empty_column_is_left_out_and_told(tmp_path):
+    homes().assign(note=None).to_csv(tmp_path / "table.csv", index=False)
+    task = load(tmp_path / "table.csv")
+    assert task.assets["preprocessing.json"]["channels"] == ["x", "z"]
+    assert task.assets["data_report.json"]["empty_columns"] == {"note": 60}
 
 
 def test_names_are_checked_before_tensorflow_is_imported(tmp_path):
@@ -460,3 +468,20 @@ def test_figures_of_quantities_and_the_guesses_beside_them():
     assert figures["before"]["mae"] == 0 and figures["after"]["mae"] == 10
     assert figures["mean"]["mae"] == 20 and figures["mean"]["rmse"] == pytest.approx(500**0.5)
     assert figures["own mean"]["mae"] == 10 and figures["own last value"]["mae"] == 20
+
+
+# --- what is understood, printed ---
+
+
+def test_what_is_understood_is_printed_with_a_command(tmp_path, capsys):
+    frame = homes().assign(at=pd.date_range("2024-01-01", periods=60, freq="h").astype(str))
+    frame.loc[:5, "z"] = np.nan
+    path = tmp_path / "table.csv"
+    frame.to_csv(path, sep=";", index=False)
+    assert table_info.main(["table_info", str(path)]) == 0
+    text = capsys.readouterr().out
+    assert "60 rows, 5 columns" in text and "Separator ';'" in text
+    assert "numbers   10% missing" in text
+    assert f"--csv={path} --client_column=home --label_column=y --time_column=at" in text
+    assert table_info.main(["table_info", str(path) + "x"]) == 2
+    assert table_info.main(["table_info"]) == 2

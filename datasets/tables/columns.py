@@ -185,7 +185,8 @@ def fit_label(column: pd.Series, training: np.ndarray, kind: str | None = None) 
     if seen.nunique() < 2:
         raise DataError(
             f"All examples of training clients have the same label, {_plain(seen.iloc[0])!r}, in "
-            f"column {column.name!r}: there is nothing to learn."
+            f"column {column.name!r}: there is nothing to learn (empty cells, NA and None are not "
+            "labels but missing ones)."
         )
     is_number = seen.dtype != bool and _is_numeric(seen)
     if kind is None:
@@ -222,6 +223,8 @@ def encode_label(column: pd.Series, label: Fitted) -> np.ndarray:
 
 def has_label(column: pd.Series) -> np.ndarray:
     """Returns which rows have a label, bool [rows]: not those with an empty cell or nan."""
+    if column.dtype.kind in "biuf":
+        return column.notna().to_numpy()
     texts = column.astype(str).str.strip().str.lower()
     return (column.notna() & ~texts.isin(("nan", ""))).to_numpy()
 
@@ -233,6 +236,8 @@ def _is_numeric(column: pd.Series) -> bool:
     """
     from datasets.tables import prepare
 
+    if column.dtype.kind in "biuf":
+        return bool(column.notna().any())
     is_nan = column.astype(str).str.strip().str.lower().isin(("nan", "+nan", "-nan")).to_numpy()
     counted = ~np.isnan(prepare.numbers(column))[~is_nan]
     return bool(len(counted) and counted.mean() > 0.5)

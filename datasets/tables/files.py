@@ -74,6 +74,11 @@ class Format:
     missing_values: tuple[str, ...] = ()
 
 
+def separator_named(name: str | None) -> str | None:
+    """Returns the character that a flag means: tab and space cannot be typed everywhere."""
+    return {"tab": "\t", "space": " "}.get(name or "", name)
+
+
 def paths_of(path: str) -> list[pathlib.Path]:
     """Returns the files of a path: itself, all in a folder, or those that a pattern matches.
 

@@ -90,7 +90,7 @@ def build(
     y_of_row = np.zeros(len(frame), y_of_labelled.dtype)
     y_of_row[label_rows] = y_of_labelled
 
-    fitted = _fit_features(frame, options, in_training)
+    fitted = _fit_features(frame, options, in_training, report)
     values = columns.encode(frame, fitted, file)
     report["values_brought_to_limits"] = _beyond_limits(frame, fitted)
     is_classes = "classes" in label
@@ -243,19 +243,27 @@ def _sides(
 
 
 def _fit_features(
-    frame: pd.DataFrame, options: Any, in_training: np.ndarray
+    frame: pd.DataFrame, options: Any, in_training: np.ndarray, report: dict[str, Any]
 ) -> list[columns.Fitted]:
-    """Learns all features; says all that is wrong with columns in one error."""
+    """Learns all features but empty ones; says all that is wrong in one error."""
     kinds = selection.kinds(frame, options)
     most = (options.feature_range or None) if options.normalize else None
-    fitted, problems = [], []
+    fitted: list[columns.Fitted] = []
+    problems, empty = [], []
     for name in selection.features(frame, options):
+        if options.feature_columns is None and frame[name].isna().all():
+            empty.append(name)
+            continue
         try:
             fitted.append(columns.fit_feature(frame[name], in_training, kinds.get(name), most))
         except DataError as error:
             problems.append(str(error))
     if problems:
         raise DataError(" ".join(problems))
+    if not fitted:
+        raise DataError("No column is left to be a feature: all others are empty.")
+    if empty:
+        report["empty_columns"] = {name: len(frame) for name in empty}
     return fitted
 
 
@@ -285,7 +293,7 @@ def _suspicious(
 
     found = []
     rows = frame.loc[labels.index]
-    codes = pd.factorize(labels)[0]
+    codes, num_labels = pd.factorize(labels)[0], labels.nunique()
     for feature in fitted:
         name = feature["column"]
         column = rows[name]
@@ -298,9 +306,9 @@ def _suspicious(
                 found.append(f"{name!r} is different in every row, as an id is.")
         if name == options.label_column or len(column) < 10:
             continue
-        other = pd.factorize(column)[0]
-        pairs = len(set(zip(codes.tolist(), other.tolist())))
-        if 1 < labels.nunique() == column.nunique() == pairs < len(labels) // 2:
+        if not 1 < num_labels == column.nunique() < len(labels) // 2:
+            continue
+        if len(np.unique(codes * num_labels + pd.factorize(column)[0])) == num_labels:
             found.append(
                 f"{name!r} says what the label is, value for value: leave it out unless it will be "
                 "known where the model is used."

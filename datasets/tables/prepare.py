@@ -143,7 +143,8 @@ def finite_numbers(column: pd.Series, file: Mapping[str, Any] | None = None) -> 
         raise ValueError(
             f"Column {column.name!r} has {column.iloc[bad[0]]!r} in "
             f"{row_name(column.index[bad[0]])}, but finite numbers are expected: correct it, or "
-            "leave the cell empty if the value is missing (--missing_values names other spellings)."
+            f"leave the cell empty if the value is missing (--missing_values={column.iloc[bad[0]]} "
+            "makes it so)."
         )
     return values
 

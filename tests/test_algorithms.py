@@ -35,9 +35,10 @@ KWARGS = {
     "meta_sgd": META,
     "anil": META,
     "per_fedavg": dict(LOCAL, meta_learning_rate=0.1, local_meta_steps=2),
+    "pfedme": dict(LOCAL, proximal_strength=2.0, local_rounds=2, local_learning_rate=0.4),
 }
 # Those that split a client, and need two examples of it.
-SPLITTING = tuple(name for name in fm.ALGORITHMS if name != "reptile")
+SPLITTING = tuple(name for name in fm.ALGORITHMS if name not in ("reptile", "pfedme"))
 # For what all algorithms have from the same few lines: one that trains, one that differentiates.
 two_algorithms = pytest.mark.parametrize("name", ["reptile", "maml"])
 NUM_EXAMPLES = tff.learning.ClientWeighting.NUM_EXAMPLES
@@ -271,6 +272,9 @@ def test_a_single_example_is_enough_where_it_is_on_both_sides():
         # 14 examples: 7 support in batches of 4 and 3, 7 query, worth two batches.
         ("reptile", dict(inner_epochs=2), 28, 8),
         ("reptile", dict(inner_steps=5), 4 + 4 + 4 + 2 + 4, 5),
+        # Two local rounds, each of five steps, or of half of the steps of two epochs.
+        ("pfedme", dict(inner_epochs=2), 28, 8),
+        ("pfedme", dict(inner_steps=5), 14 + 14 + 4 + 4, 10),
         ("fomaml", dict(inner_epochs=1), 14, 2 + 2),
         ("fomaml", dict(inner_steps=3), 4 + 3 + 4 + 7, 3 + 2),
         ("maml", dict(inner_steps=3), 4 + 3 + 4 + 7, 3 + 2 + 2 * 3),
@@ -515,7 +519,7 @@ def test_frozen_batch_normalisation_trains(name):
 
 def test_second_order_refuses_a_stochastic_layer_by_name(name):
     dropout = with_layer(lambda: tf.keras.layers.Dropout(0.5, name="my_dropout"))
-    if name in ("reptile", "fomaml"):
+    if name in ("reptile", "fomaml", "pfedme"):
         assert run(build(name, dropout), clients(5, 14))[1]["clients"]["contributing"] == 2
         return
     with pytest.raises(ValueError, match=r"my_dropout.*take the layer out.*first_order=True"):

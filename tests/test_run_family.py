@@ -122,7 +122,7 @@ def test_the_exported_model_reproduces_the_reported_adaptation(finished, cache, 
         query, batches = query_and_batches(finished, cache, client["client_id"])
         model = tf.keras.models.load_model(home / "model.keras", compile=False)
         loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        losses, accuracies = [], []
+        losses, accuracies, start = [], [], None
         for batch in [*batches, None]:
             logits = model(query[0])
             losses.append(float(loss(query[1], logits)))
@@ -133,6 +133,14 @@ def test_the_exported_model_reproduces_the_reported_adaptation(finished, cache, 
             with tf.GradientTape() as tape:
                 value = loss(batch_y, model(batch_x))
             gradients = tape.gradient(value, model.trainable_variables)
+            if start is None:
+                start = [variable.numpy() for variable in model.trainable_variables]
+            pull = how.get("proximal_strength", 0.0)
+            assert (pull > 0) == (algorithm == "pfedme")
+            gradients = [
+                tf.convert_to_tensor(g) + pull * (v - s)
+                for g, v, s in zip(gradients, model.trainable_variables, start)
+            ]
             if algorithm != "meta_sgd":
                 rates = [how["inner_learning_rate"] or 0.05] * len(gradients)
             for variable, rate, gradient in zip(model.trainable_variables, rates, gradients):
@@ -141,13 +149,15 @@ def test_the_exported_model_reproduces_the_reported_adaptation(finished, cache, 
         np.testing.assert_allclose(accuracies, client["accuracy"], atol=1e-6)
 
 
-def test_the_adaptation_of_meta_sgd_in_the_readme_is_the_reported_one(finished, cache):
+@pytest.mark.parametrize("number, algorithm", enumerate(["meta_sgd", "pfedme"]))
+def test_the_adaptation_that_the_page_shows_is_the_reported_one(finished, cache, number, algorithm):
     import tensorflow as tf
 
-    (example,) = re.findall(
+    examples = re.findall(
         r"test_run_family.py runs this -->\n```python\n(.*?)```", PAGE.read_text(), re.S
     )
-    home, _, result = taken_home(finished, "meta_sgd")
+    assert len(examples) == 2
+    home, how, result = taken_home(finished, algorithm)
     (client, *_) = result["clients"]
     query, batches = query_and_batches(finished, cache, client["client_id"])
     model = tf.keras.models.load_model(home / "model.keras", compile=False)
@@ -155,7 +165,8 @@ def test_the_adaptation_of_meta_sgd_in_the_readme_is_the_reported_one(finished, 
         lambda: iter(batches),
         output_signature=tuple(tf.TensorSpec([None, *t.shape[1:]], t.dtype) for t in batches[0]),
     )
-    exec(example, {"home": home, "model": model, "few": few, "how": {"steps": 3}, "tf": tf})
+    how = {**how, "steps": 3, "inner_learning_rate": 0.05}  # where there is one, the only one
+    exec(examples[number], {"home": home, "model": model, "few": few, "how": how, "tf": tf})
     loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     assert float(loss(query[1], model(query[0]))) == pytest.approx(client["loss"][3], rel=1e-3)
     assert client["loss"][3] != pytest.approx(client["loss"][0], rel=1e-2)

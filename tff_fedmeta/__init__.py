@@ -34,6 +34,7 @@ _PUBLIC = {
     "build_meta_sgd": "algorithms.maml",
     "build_metrics_aggregator": "aggregation.aggregators",
     "build_per_fedavg": "algorithms.per_fedavg",
+    "build_pfedme": "algorithms.pfedme",
     "build_reptile": "algorithms.reptile",
     "client_dataset": "client.data",
     "client_dataset_from": "client.data",

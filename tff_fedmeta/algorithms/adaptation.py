@@ -12,7 +12,7 @@ from tff_fedmeta import checks
 from tff_fedmeta.client import inner_loop, minibatches, model_checks, support_query
 from tff_fedmeta.client import model as client_model
 from tff_fedmeta.client.meta_gradient import split_and_plan
-from tff_fedmeta.client.rules import SGD, Rule, build_rule
+from tff_fedmeta.client.rules import SGD, ProximalSGD, Rule, build_rule
 
 
 def build_adaptation_eval(
@@ -28,6 +28,7 @@ def build_adaptation_eval(
     inner_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
     learned_rates: bool = False,
     head_layers: Optional[int] = None,
+    proximal_strength: float = 0.0,
 ) -> tff.Computation:
     """Builds the evaluation of an initialisation on clients it was not trained on.
 
@@ -48,6 +49,8 @@ def build_adaptation_eval(
         the same shapes, to adapt with instead of `inner_learning_rate` (Meta-SGD).
       head_layers: How many layers that have weights adapt, counted from the end (ANIL's head); None
         means all.
+      proximal_strength: How strongly adaptation is held to the weights that it starts from, >= 0;
+        see `rules.ProximalSGD`.
 
     Returns:
       A computation (ModelWeights@SERVER, clients@CLIENTS) -> list, in the order of the clients, of
@@ -70,8 +73,17 @@ def build_adaptation_eval(
     checks.check_split(support_fraction, split)
     if learned_rates and inner_optimizer is not None:
         raise ValueError("learned_rates adapts by SGD with those rates; give no inner_optimizer.")
+    checks.check_number("proximal_strength", proximal_strength, 0)
+    if proximal_strength and (learned_rates or inner_optimizer is not None):
+        raise ValueError(
+            "proximal_strength adapts by proximal SGD; give no learned_rates or inner_optimizer."
+        )
     types = client_model.client_types(model_fn, learned_rates)
-    fixed_rule = build_rule(inner_optimizer, inner_learning_rate)
+    fixed_rule = (
+        ProximalSGD(inner_learning_rate, proximal_strength)
+        if proximal_strength
+        else build_rule(inner_optimizer, inner_learning_rate)
+    )
     with tf.Graph().as_default():  # keeps this model's variables out of the caller's graph
         moving_variables(model_fn(), head_layers)  # what cannot be is said now
     plan = functools.partial(

@@ -11,9 +11,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Callable, Union
 
 from tff_fedmeta.config import hyperparameters
-from tff_fedmeta.config.hyperparameters import ANIL, MAML, FedAvg, FedProx, PerFedAvg, Reptile
+from tff_fedmeta.config.hyperparameters import (
+    ANIL,
+    MAML,
+    FedAvg,
+    FedProx,
+    PerFedAvg,
+    PFedMe,
+    Reptile,
+)
 
-ADAPTS = ("all", "head", "rates")
+ADAPTS = ("all", "head", "rates", "proximal")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +34,8 @@ class Algorithm:
       hyperparameters: Its dataclass, with defaults, ranges and help.
       splits: Whether clients train on support and are judged on query.
       adapts: What moves when a client adapts: "all" weights, the "head" (the last `head_layers`
-        layers, one of its hyperparameters), or all weights by the "rates" that it learnt.
+        layers, one of its hyperparameters), all weights by the "rates" that it learnt, or all
+        weights by "proximal" steps, held to the trained ones by its `proximal_strength`.
       meta_learning: Whether it belongs to the family, or is a baseline to compare with.
       fixed: Arguments of the builder that the name stands for.
     """
@@ -68,6 +77,7 @@ REGISTRY: dict[str, Algorithm] = {
     "meta_sgd": Algorithm("maml.build_meta_sgd", MAML, splits=True, adapts="rates"),
     "anil": Algorithm("maml.build_anil", ANIL, splits=True, adapts="head"),
     "per_fedavg": Algorithm("per_fedavg.build_per_fedavg", PerFedAvg, splits=True),
+    "pfedme": Algorithm("pfedme.build_pfedme", PFedMe, adapts="proximal"),
     "fedavg": Algorithm("baselines.build_fedavg", FedAvg, meta_learning=False),
     "fedprox": Algorithm("baselines.build_fedprox", FedProx, meta_learning=False),
     "fedsgd": Algorithm("baselines.build_fedsgd", hyperparameters.Server, meta_learning=False),
@@ -92,7 +102,7 @@ def register_algorithm(
       hyperparameters: A frozen dataclass whose fields all have defaults, e.g. a subclass of
         `fm.FedAvgHyperparameters`.
       splits: Whether clients train on support and are judged on query.
-      adapts: What moves when a client adapts: "all", "head" or "rates".
+      adapts: What moves when a client adapts: "all", "head", "rates" or "proximal".
 
     Raises:
       ValueError: If the name is taken or cannot be one, or `adapts` is something else.

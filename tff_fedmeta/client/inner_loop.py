@@ -159,7 +159,10 @@ def differentiate(
             (steps.last, adjoints),
             parallel_iterations=1,
         )
-    return adjoints.weights, adjoints.rates
+    of_start = list(adjoints.weights)
+    for place, more in zip(_places(weights, moving), rule.start_gradient(adjoints.state)):
+        of_start[place] += more
+    return of_start, adjoints.rates
 
 
 class _Adjoints(NamedTuple):
@@ -189,7 +192,7 @@ def _pull_back(weights, moving, rule, step: _Step, adjoints: _Adjoints) -> _Adjo
     with tf.GradientTape() as rule_tape:
         rule_tape.watch(sources)
         new_state, new_weights = rule.next(step.state, step.start, step.gradients)
-    places = [index for index, w in enumerate(weights) if any(w is m for m in moving)]
+    places = _places(weights, moving)
     found = rule_tape.gradient(
         [*new_weights, *_floating(new_state)],
         sources,
@@ -228,6 +231,11 @@ def _gradients(model, examples, plan, step, variables) -> list[Any]:
     with tf.GradientTape() as tape:
         loss = model.forward_pass(batch, training=True).loss
     return tape.gradient(loss, variables)
+
+
+def _places(weights, moving) -> list[int]:
+    """Returns which of the weights move."""
+    return [index for index, w in enumerate(weights) if any(w is m for m in moving)]
 
 
 def _floating(state: Any) -> list[tf.Tensor]:

@@ -49,6 +49,18 @@ class Rule(abc.ABC):
           gradients: Their gradients; None for a weight that the loss does not use, which stays.
         """
 
+    def start_gradient(self, of_state: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
+        """Carries the derivative by `initialize`'s state back to the weights it was made from.
+
+        Args:
+          of_state: The derivative by each floating tensor of the state before the first step.
+
+        Returns:
+          A tensor for each moving variable, or nothing where the state does not depend on them.
+        """
+        del of_state
+        return ()
+
 
 class SGD(Rule):
     """Plain gradient descent: theta <- theta - rate * gradient.
@@ -92,6 +104,42 @@ class SGD(Rule):
             weight if gradient is None else weight - rate * tf.convert_to_tensor(gradient)
             for weight, rate, gradient in zip(weights, rates, gradients)
         ]
+
+
+class ProximalSGD(Rule):
+    """Gradient descent on the loss and strength / 2 * ||theta - theta_0||^2.
+
+    theta <- theta - rate * (gradient + strength * (theta - theta_0)), theta_0 being the weights
+    before the first step (Li et al., arXiv:1812.06127, eq. 2). The state holds theta_0.
+
+    Args:
+      rate: >= 0.
+      strength: How strongly steps are held to theta_0, >= 0; 0 is plain SGD.
+    """
+
+    def __init__(self, rate: float, strength: float):
+        self._rate = float(rate)
+        self._strength = float(strength)
+
+    def initialize(self, variables: Sequence[tf.Variable]) -> Any:
+        """Returns copies of the weights."""
+        return [tf.identity(variable) for variable in variables]
+
+    def next(
+        self, state: Any, weights: Sequence[tf.Tensor], gradients: Sequence[Any]
+    ) -> tuple[Any, list[tf.Tensor]]:
+        """The same step as a function; a weight without a gradient stays where it began."""
+        return state, [
+            weight
+            if gradient is None
+            else weight
+            - self._rate * (tf.convert_to_tensor(gradient) + self._strength * (weight - start))
+            for start, weight, gradient in zip(state, weights, gradients)
+        ]
+
+    def start_gradient(self, of_state: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
+        """The state is the weights themselves, and so is its derivative."""
+        return of_state
 
 
 class StatefulRule(Rule):
@@ -157,6 +205,10 @@ class Clipped(Rule):
     ) -> tuple[Any, list[tf.Tensor]]:
         """The same step as a function, which a tape can differentiate."""
         return self._rule.next(state, weights, clip(gradients, self._norm))
+
+    def start_gradient(self, of_state: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
+        """As the rule within."""
+        return self._rule.start_gradient(of_state)
 
 
 def clip(gradients: Sequence[Any], norm: float) -> list[Any]:

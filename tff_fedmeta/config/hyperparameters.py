@@ -133,6 +133,22 @@ class PerFedAvg(MAML):
     first_order: bool = setting(False, "Whether the Hessian is left out.")
 
 
+@dataclasses.dataclass(frozen=True)
+class PFedMe(FedAvg):
+    """Hyperparameters of pFedMe."""
+
+    inner_learning_rate: float = setting(0.05, "Learning rate of the proximal steps.", at_least=0)
+    proximal_strength: float = setting(
+        15.0, "Lambda: how strongly a client's model is held to the shared weights.", above=0
+    )
+    local_rounds: int = setting(
+        5, "Times that a client moves the shared weights towards its model.", at_least=1
+    )
+    local_learning_rate: float = setting(
+        0.05, "Eta: each time they move by eta * lambda of the way.", at_least=0
+    )
+
+
 def resolve(
     algorithm: str, kind: type, defaults: Mapping[str, Any], overrides: Mapping[str, Any]
 ) -> Any:

@@ -13,7 +13,7 @@ from tff_fedmeta.client import data as client_data
 from tff_fedmeta.client import inner_loop, minibatches, support_query
 from tff_fedmeta.client import model as client_model
 from tff_fedmeta.client.meta_gradient import split_and_plan
-from tff_fedmeta.client.rules import SGD
+from tff_fedmeta.client.rules import SGD, ProximalSGD, Rule
 from tff_fedmeta.config.protocol import AdaptationProtocol
 
 Predict = Callable[[Any], np.ndarray]  # inputs [n, ...] -> the model's outputs [n, ...]
@@ -42,6 +42,7 @@ def build_adapter(
     read: Callable[[str], client_data.Arrays],
     chosen: Mapping[str, Any],
     head_layers: Optional[int] = None,
+    proximal_strength: float = 0.0,
 ) -> Callable[[str], AdaptedClient]:
     """Returns what adapts to a client as the evaluation does, with the same split and steps.
 
@@ -52,6 +53,7 @@ def build_adapter(
       read: Reads a client's `(x, y)`.
       chosen: {"inner_learning_rate", "steps"} of adaptation; the rate None stands for learnt ones.
       head_layers: How many layers with weights adapt, counted from the end; None means all.
+      proximal_strength: How strongly the weights are held to the trained ones; 0: they are not.
 
     Returns:
       A function of the id of a client that is large enough to split. All clients share one model,
@@ -59,7 +61,9 @@ def build_adapter(
     """
     model = task.model_fn()
     rates = client_model.assign_weights(model, weights)
-    rule = SGD(rates or float(chosen["inner_learning_rate"]))
+    rule: Rule = SGD(rates or float(chosen["inner_learning_rate"]))
+    if proximal_strength:
+        rule = ProximalSGD(chosen["inner_learning_rate"], proximal_strength)
     variables = model.trainable_variables
     moving = moving_variables(model, head_layers)
     trained = [tf.identity(variable) for variable in variables]

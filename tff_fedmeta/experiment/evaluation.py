@@ -36,13 +36,17 @@ class Scope(NamedTuple):
     Attributes:
       learned_rates: Whether the weights have learnt rates behind them, to adapt by.
       head_layers: How many layers with weights adapt, counted from the end; None means all.
+      proximal_strength: How strongly the weights are held to the trained ones; 0: they are not.
     """
 
     learned_rates: bool = False
     head_layers: Optional[int] = None
+    proximal_strength: float = 0.0
 
     def in_words(self) -> str:
         """Returns what adapts, as tables say it."""
+        if self.proximal_strength:
+            return f"all weights, held to the trained ones by {self.proximal_strength:g}"
         if self.head_layers is None:
             return "all weights"
         return f"last {self.head_layers} layers" if self.head_layers > 1 else "last layer"
@@ -53,6 +57,9 @@ def scope_of(config: ExperimentConfig, algorithm: str) -> Scope:
     adapts = REGISTRY[algorithm].adapts
     if adapts == "head" and config.adaptation == "own":
         return Scope(head_layers=config.hyperparameters[algorithm]["head_layers"])
+    if adapts == "proximal" and config.adaptation == "own":
+        strength = config.hyperparameters[algorithm]["proximal_strength"]
+        return Scope(proximal_strength=strength)
     return Scope(learned_rates=adapts == "rates")
 
 
@@ -75,6 +82,7 @@ def build_evaluators(
             split=protocol.split,
             learned_rates=scope.learned_rates,
             head_layers=scope.head_layers,
+            proximal_strength=scope.proximal_strength,
         )
         for rate in rates
     }
@@ -230,6 +238,7 @@ def evaluate_adaptation(
     higher_is_better: bool = True,
     learned_rates: bool = False,
     head_layers: Optional[int] = None,
+    proximal_strength: float = 0.0,
 ) -> dict[str, Any]:
     """Runs the whole protocol on clients of your own, within a runtime.
 
@@ -248,6 +257,7 @@ def evaluate_adaptation(
       higher_is_better: Whether more of it is better.
       learned_rates: Whether the weights hold learnt rates, to adapt by (Meta-SGD).
       head_layers: How many layers with weights adapt, counted from the end (ANIL); None means all.
+      proximal_strength: How strongly adaptation is held to the trained weights (pFedMe), >= 0.
 
     Returns:
       As `choose_and_measure`: {"chosen": {"inner_learning_rate", "steps"}, "clients": [...],
@@ -262,7 +272,8 @@ def evaluate_adaptation(
         raise ValueError(
             f"Validation and test clients must differ, but both groups have {', '.join(both)}."
         )
-    evaluators = build_evaluators(protocol, model_fn, Scope(learned_rates, head_layers))
+    scope = Scope(learned_rates, head_layers, proximal_strength)
+    evaluators = build_evaluators(protocol, model_fn, scope)
     some = next(iter(evaluators.values())).type_signature.result.member
     names = [name for name in dir(some) if name not in ("num_support", "num_query")]
     if metric not in names:

@@ -50,6 +50,9 @@ def export_model(
         # but not as it was measured.
         rates = list(weights.trainable)[len(model.trainable_variables) :]
         how["learned_rates"] = RATES
+    elif scope.proximal_strength:
+        # Left uncompiled too: no Keras optimizer pulls the weights to where they began.
+        how["proximal_strength"] = scope.proximal_strength
     else:
         if scope.head_layers is not None:
             freeze_body(model, scope.head_layers)

@@ -115,6 +115,7 @@ def run(
             read,
             adapted["chosen"],
             scope.head_layers,
+            scope.proximal_strength,
         )
         ids = [client["client_id"] for client in adapted["clients"]]
         if task.measures is not None:

@@ -35,6 +35,7 @@ KWARGS = {
     "meta_sgd": META,
     "anil": META,
     "per_fedavg": dict(LOCAL, meta_learning_rate=0.1, local_meta_steps=2),
+    "imaml": dict(META, proximal_strength=2.0, cg_steps=3),
     "pfedme": dict(LOCAL, proximal_strength=2.0, local_rounds=2, local_learning_rate=0.4),
 }
 # Those that split a client, and need two examples of it.

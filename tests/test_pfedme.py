@@ -73,7 +73,7 @@ def test_pfedme_that_hardly_holds_and_moves_all_the_way_is_reptile():
     "change, message",
     [
         (dict(proximal_strength=-1.0), "proximal_strength must be >= 0, but is -1.0"),
-        (dict(proximal_strength=0.0), "proximal_strength must be > 0 in pFedMe.*use Reptile"),
+        (dict(proximal_strength=0.0), "proximal_strength must be > 0.*use Reptile"),
         (dict(local_rounds=0), "local_rounds must be >= 1, but is 0"),
         (dict(local_learning_rate=-1.0), "local_learning_rate must be >= 0, but is -1.0"),
         (dict(inner_steps=0), "inner_steps must be >= 1, but is 0"),

@@ -136,7 +136,7 @@ def test_the_exported_model_reproduces_the_reported_adaptation(finished, cache, 
             if start is None:
                 start = [variable.numpy() for variable in model.trainable_variables]
             pull = how.get("proximal_strength", 0.0)
-            assert (pull > 0) == (algorithm == "pfedme")
+            assert (pull > 0) == (algorithm in ("pfedme", "imaml"))
             gradients = [
                 tf.convert_to_tensor(g) + pull * (v - s)
                 for g, v, s in zip(gradients, model.trainable_variables, start)

@@ -30,6 +30,7 @@ _PUBLIC = {
     "build_fedavg": "algorithms.baselines",
     "build_fedprox": "algorithms.baselines",
     "build_fedsgd": "algorithms.baselines",
+    "build_imaml": "algorithms.imaml",
     "build_maml": "algorithms.maml",
     "build_meta_sgd": "algorithms.maml",
     "build_metrics_aggregator": "aggregation.aggregators",

@@ -100,5 +100,20 @@ def check_local_training(
     return {"inner_epochs": epochs}
 
 
+def check_proximal_training(
+    proximal_strength: float, inner_epochs: Optional[int], inner_steps: Optional[int]
+) -> None:
+    """Raises ValueError unless a method whose steps are held to their start can use the values."""
+    check_number("proximal_strength", proximal_strength, 0)
+    if not proximal_strength:
+        raise ValueError(
+            "proximal_strength must be > 0, as the method divides by it or moves in proportion to "
+            "it; without a pull to the start use Reptile or MAML."
+        )
+    for what, value in (("inner_steps", inner_steps), ("inner_epochs", inner_epochs)):
+        if value is not None:
+            check_count(what, value, 1)
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)

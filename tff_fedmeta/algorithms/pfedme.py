@@ -136,18 +136,10 @@ def build_pfedme(
         moving statistics (batch normalisation that is not frozen).
       TypeError: If `client_weighting` is not a `tff.learning.ClientWeighting`.
     """
-    checks.check_number("proximal_strength", proximal_strength, 0)
-    if not proximal_strength:
-        raise ValueError(
-            "proximal_strength must be > 0 in pFedMe, where 0 never moves the shared weights; "
-            "use Reptile for local training that nothing holds back."
-        )
     checks.check_count("local_rounds", local_rounds, 1)
     checks.check_number("local_learning_rate", local_learning_rate, 0)
     checks.check_local_training(inner_learning_rate, batch_size, inner_epochs, inner_steps)
-    for what, value in (("inner_steps", inner_steps), ("inner_epochs", inner_epochs)):
-        if value is not None:
-            checks.check_count(what, value, 1)
+    checks.check_proximal_training(proximal_strength, inner_epochs, inner_steps)
     federation = Federation(
         server_optimizer, client_weighting, model_aggregator, metrics_aggregator, roles
     )

@@ -13,6 +13,7 @@ from typing import Any, Callable, Union
 from tff_fedmeta.config import hyperparameters
 from tff_fedmeta.config.hyperparameters import (
     ANIL,
+    IMAML,
     MAML,
     FedAvg,
     FedProx,
@@ -78,6 +79,7 @@ REGISTRY: dict[str, Algorithm] = {
     "anil": Algorithm("maml.build_anil", ANIL, splits=True, adapts="head"),
     "per_fedavg": Algorithm("per_fedavg.build_per_fedavg", PerFedAvg, splits=True),
     "pfedme": Algorithm("pfedme.build_pfedme", PFedMe, adapts="proximal"),
+    "imaml": Algorithm("imaml.build_imaml", IMAML, splits=True, adapts="proximal"),
     "fedavg": Algorithm("baselines.build_fedavg", FedAvg, meta_learning=False),
     "fedprox": Algorithm("baselines.build_fedprox", FedProx, meta_learning=False),
     "fedsgd": Algorithm("baselines.build_fedsgd", hyperparameters.Server, meta_learning=False),

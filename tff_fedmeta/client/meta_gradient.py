@@ -16,7 +16,7 @@ from tff_fedmeta.client.rules import Rule
 
 # What one Hessian-vector product counts for in gradient evaluations: the gradient of the step once
 # more, and the derivative of it.
-_HESSIAN_PRODUCT = 2
+HESSIAN_PRODUCT = 2
 
 
 class LocalUpdate(NamedTuple):
@@ -121,7 +121,7 @@ def meta_gradient(
             model, support, plan, rule, steps, gradient, moving=moves
         )
         gradient += of_rates
-        evaluations += _HESSIAN_PRODUCT * (last - first)
+        evaluations += HESSIAN_PRODUCT * (last - first)
     return LocalUpdate(gradient, metrics, plan.count_examples(first, last) + num_query, evaluations)
 
 
@@ -152,6 +152,52 @@ def mean_gradient(model: Any, examples: Any) -> list[tf.Tensor]:
         parallel_iterations=1,
     )
     return mean
+
+
+def hessian_product(model: Any, examples: Any, vector: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Returns H v, H being the Hessian of the mean loss on all examples, at least one.
+
+    It is exact: the derivative of grad L * v (Pearlmutter, 1994), in passes of `minibatches.PASS`.
+
+    Args:
+      model: A `tff.learning.models.VariableModel` that holds the weights.
+      examples: A structure of [n, ...] tensors.
+      vector: v, a tensor for each trainable variable.
+    """
+    variables = model.trainable_variables
+    num_examples = minibatches.count_examples(examples)
+
+    def add_pass(start: tf.Tensor, sums: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        stop = tf.minimum(start + minibatches.PASS, num_examples)
+        batch = minibatches.gather_examples(examples, tf.range(start, stop))
+        with tf.GradientTape() as tape:
+            with tf.GradientTape() as inner_tape:
+                loss = model.forward_pass(batch, training=True).loss
+            gradients = [
+                # A tensor of its own for each, as one may be the gradient of two weights.
+                None if gradient is None else tf.identity(tf.convert_to_tensor(gradient))
+                for gradient in inner_tape.gradient(loss, variables)
+            ]
+        products = tape.gradient(
+            [gradient for gradient in gradients if gradient is not None],
+            variables,
+            output_gradients=[v for v, g in zip(vector, gradients) if g is not None],
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        share = (stop - start) / num_examples
+        return stop, [
+            s + tf.cast(share, s.dtype) * tf.ensure_shape(tf.convert_to_tensor(p), s.shape)
+            for s, p in zip(sums, products)
+        ]
+
+    zeros = [tf.zeros(variable.shape, variable.dtype) for variable in variables]
+    _, product = tf.while_loop(
+        lambda start, _: start < num_examples,
+        add_pass,
+        (tf.constant(0), zeros),
+        parallel_iterations=1,
+    )
+    return product
 
 
 def read_values(variables: Sequence[tf.Variable]) -> list[tf.Tensor]:

@@ -134,6 +134,18 @@ class PerFedAvg(MAML):
 
 
 @dataclasses.dataclass(frozen=True)
+class IMAML(MAML):
+    """Hyperparameters of iMAML."""
+
+    proximal_strength: float = setting(
+        2.0, "Lambda: how strongly adaptation is held to the trained weights.", above=0
+    )
+    cg_steps: int = setting(
+        5, "The most steps of conjugate gradient, a Hessian-vector product each.", at_least=1
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class PFedMe(FedAvg):
     """Hyperparameters of pFedMe."""
 

@@ -157,6 +157,9 @@ class Options(schema.Options):
         "0: any.",
         at_least=0,
     )
+    max_validation_clients: int = schema.option(
+        500, "Validation clients at most, of the 10 % of all; the others train.", at_least=1
+    )
     test_clients: str | None = schema.option(None, "Clients to test on, comma-separated.")
     model: str | None = schema.option(
         None,

@@ -10,7 +10,7 @@ from typing import Any, Callable
 from datasets import options as schema
 from datasets.task import Task
 
-AUTO, EMBEDDED = "auto", "embedded"
+AUTO, EMBEDDED, FILE = "auto", "embedded", "file"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +27,8 @@ class About:
       licence: The licence of the real data.
       has_stand_in: Whether there are synthetic clients to run on where the real ones are not
         available.
+      own_file: Whether there is a second source, "file": the same kind of data in a file of the
+        user's.
     """
 
     source: str
@@ -36,12 +38,14 @@ class About:
     download: str = "as its loader says"
     licence: str = "not said"
     has_stand_in: bool = True
+    own_file: bool = False
 
     @property
     def data_sources(self) -> tuple[str, ...]:
         """What `--data_source` can be."""
         stand_in = (EMBEDDED,) if self.has_stand_in else ()
-        return tuple(dict.fromkeys((AUTO, self.source, *stand_in)))
+        own_file = (FILE,) if self.own_file else ()
+        return tuple(dict.fromkeys((AUTO, self.source, *own_file, *stand_in)))
 
     def facts(self) -> dict[str, str]:
         """Returns what there is to say, fact by fact, for people."""

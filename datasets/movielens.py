@@ -17,17 +17,19 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 import numpy as np
 
 from datasets import options as schema
-from datasets.data_set import About, DataSet, Request
+from datasets.data_set import FILE, About, DataSet, Request
 from datasets.problems import recommendation
-from datasets.sources import choice, tfds_files
+from datasets.sources import choice, rating_files, tfds_files
 from datasets.stand_ins import ratings as made_ratings
 from datasets.stand_ins.ratings import Ratings
+from datasets.tables import files as table_files
 from datasets.task import (
     DATA_SEED,
     DataError,
@@ -88,6 +90,14 @@ DEFAULTS: dict[str, Any] = {
 class Options(schema.Options):
     """Options of MovieLens; their `option` says what each means."""
 
+    ratings: str | None = schema.option(
+        None,
+        "File of ratings: u.data, ratings.dat or ratings.csv of MovieLens, or a table of user, "
+        "item, rating and, if there is one, time.",
+    )
+    ratings_sha256: str | None = schema.option(
+        None, "SHA-256 that the file must have; a run notes it and continues on no other."
+    )
     taste_size: int = schema.option(
         16, "Numbers that stand for a movie, and for a user's taste.", at_least=1
     )
@@ -100,6 +110,7 @@ ABOUT = About(
     metric="root mean squared error of the rating, in stars; beside it hit-rate@10",
     download="5 MB",
     licence="MovieLens's own: research and education, no redistribution without permission",
+    own_file=True,
 )
 
 
@@ -128,6 +139,11 @@ def load(request: Request) -> Task:
     Raises:
       DataError: If "tfds" data cannot be had or are damaged, or there are too few users or movies.
     """
+    path = request.options.ratings
+    if path is not None:
+        return _build_task(FILE, *_read_own(request), request)
+    if request.data_source == FILE:
+        raise DataError("--data_source=file needs a file: give --ratings=FILE.")
     files = tfds_files.TfdsDataset(TFDS_NAME, ("train",), FEATURES, request.cache_dir, URL)
     real = choice.RealData(
         ABOUT, "MovieLens", "synthetic ratings", files.fetch, files.advice, check=files.find
@@ -139,6 +155,44 @@ def load(request: Request) -> Task:
         titles: Mapping[str, str] = {}
     else:
         ratings, titles = read_ratings(files)
+    return _build_task(data_source, ratings, titles, request)
+
+
+def complete(options: Options) -> Options:
+    """Makes the hash of the file an option, so that no run continues on a changed one."""
+    if options.ratings is None or options.ratings_sha256 is not None:
+        return options
+    return dataclasses.replace(options, ratings_sha256=table_files.sha256(options.ratings))
+
+
+def _read_own(request: Request) -> tuple[dict[str, Ratings], dict[str, str]]:
+    """Reads the user's own file; users with a single rating are left out, as they cannot split."""
+    path, sha256 = request.options.ratings, request.options.ratings_sha256
+    if request.data_source not in (choice.AUTO, FILE):
+        raise DataError(
+            f"--ratings names a file, but --data_source={request.data_source} uses none: drop one."
+        )
+    if sha256 is not None and (found := table_files.sha256(path)) != sha256:
+        raise DataError(
+            f"{path} is not the file that --ratings_sha256 means (it has {found}): it was changed."
+        )
+    table = rating_files.read(path)
+    everyone = _by_user(table.users, table.items, table.ratings, table.times)
+    ratings = {user: part for user, part in everyone.items() if len(part.stars) > 1}
+    single = len(everyone) - len(ratings)
+    print(
+        f"{len(table.users):,} ratings of {len(set(table.items.tolist())):,} items by "
+        f"{len(everyone):,} users, {single:,} of whom rated once and are left out; "
+        f"{len(table.titles):,} titles.",
+        file=sys.stderr,
+    )
+    return ratings, table.titles
+
+
+def _build_task(
+    data_source: str, ratings: dict[str, Ratings], titles: Mapping[str, str], request: Request
+) -> Task:
+    """Puts users, movies, model and measures together."""
     train, validation, test = split_clients(ratings, DATA_SEED, request.num_test_clients)
     movies = list_movies([ratings[user] for user in train])
     import tensorflow as tf
@@ -210,13 +264,21 @@ def read_ratings(files: tfds_files.TfdsDataset) -> tuple[dict[str, Ratings], dic
             f"Every user_rating of {files.name} must lie between 0 and {_MOST_STARS}, but user "
             f"{users[worst]!r} has one of {stars[worst]:g}."
         )
+    return _by_user(users, movies, stars, columns["timestamp"]), dict(
+        zip(movies.tolist(), titles.tolist())
+    )
+
+
+def _by_user(
+    users: np.ndarray, movies: np.ndarray, stars: np.ndarray, times: np.ndarray
+) -> dict[str, Ratings]:
+    """Returns every user's ratings in the order of time."""
     # Ratings of the same second have no order of their own; any will do, if it is always the same.
-    order = np.lexsort((movies, columns["timestamp"], users))
-    table = Ratings(movies[order], stars[order], columns["timestamp"][order])
+    order = np.lexsort((movies, times, users))
+    table = Ratings(movies[order], stars[order], times[order])
     names, first = np.unique(users[order], return_index=True)
     parts = [np.split(column, first[1:]) for column in table]
-    ratings = {str(name): Ratings(*part) for name, *part in zip(names, *parts)}
-    return ratings, dict(zip(movies.tolist(), titles.tolist()))
+    return {str(name): Ratings(*part) for name, *part in zip(names, *parts)}
 
 
 def _text(value: Any) -> str:
@@ -293,4 +355,4 @@ def build_factorisation(
     )
 
 
-DATASET = DataSet(NAME, ABOUT, Options, DEFAULTS, load)
+DATASET = DataSet(NAME, ABOUT, Options, DEFAULTS, load, complete=complete)

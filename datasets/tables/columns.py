@@ -89,7 +89,7 @@ def fit_feature(
         )
     indicator = bool(column[training].isna().any())
     if kind == NUMBERS or (kind is None and _is_numeric(seen)):
-        mean, scale = _mean_and_scale(_finite_numbers(seen), seen.dtype)
+        mean, scale = _mean_and_scale(finite_numbers(seen), seen.dtype)
         limits = None if most is None else [mean - most * scale, mean + most * scale]
         return {
             "column": column.name,
@@ -190,11 +190,11 @@ def fit_label(column: pd.Series, training: np.ndarray, kind: str | None = None) 
         )
     is_number = seen.dtype != bool and _is_numeric(seen)
     if kind is None:
-        whole = is_number and bool((_finite_numbers(seen) % 1 == 0).all())
+        whole = is_number and bool((finite_numbers(seen) % 1 == 0).all())
         few = seen.nunique() <= MAX_CATEGORIES
         kind = CLASSIFICATION if not is_number or (whole and few) else REGRESSION
     if kind == REGRESSION:
-        values = _finite_numbers(seen)
+        values = finite_numbers(seen)
         return {"column": column.name, "mean": float(values.mean()), "scale": float(values.std())}
     classes = sorted(set(_classes(seen, is_number)))
     if len(classes) > max(2, len(seen) // 2):
@@ -214,7 +214,7 @@ def encode_label(column: pd.Series, label: Fitted) -> np.ndarray:
       DataError: If a quantity is not finite.
     """
     if "classes" not in label:
-        values = (_finite_numbers(column) - label["mean"]) / label["scale"]
+        values = (finite_numbers(column) - label["mean"]) / label["scale"]
         return values.astype(np.float32)
     number = {name: index for index, name in enumerate(label["classes"])}
     classes = _classes(column, as_numbers=not isinstance(label["classes"][0], (str, bool)))
@@ -248,7 +248,7 @@ def _classes(column: pd.Series, as_numbers: bool) -> list[Any]:
     if as_numbers and column.dtype.kind in "iu":  # exactly: float64 merges those beyond 2**53
         return column.tolist()
     if as_numbers:
-        return [_plain(value) for value in _finite_numbers(column)]
+        return [_plain(value) for value in finite_numbers(column)]
     return column.tolist() if column.dtype == bool else [str(v).strip() for v in column]
 
 
@@ -265,7 +265,7 @@ def row_name(index: Any) -> str:
     return prepare.row_name(index)
 
 
-def _finite_numbers(column: pd.Series) -> np.ndarray:
+def finite_numbers(column: pd.Series) -> np.ndarray:
     """Returns float64 [n]; raises DataError, naming row and column, unless all fit a float32."""
     from datasets.tables import prepare
 

@@ -171,6 +171,19 @@ def read(
     return table, said, form
 
 
+def first_line(path: pathlib.Path) -> str:
+    """Returns the first line of a text file, packed or not, as far as it can be read.
+
+    Raises:
+      DataError: If the file cannot be read.
+    """
+    try:
+        content = _unpack(path, path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+    return content[:10_000].decode("utf-8-sig", "replace").split("\n")[0].strip()
+
+
 def names(path: str, form: Format | None = None) -> list[str]:
     """Returns the columns of a table, in a fraction of the time that reading all of it takes.
 
@@ -298,6 +311,9 @@ def _csv(
             f"{file} is no CSV (UTF-8) or Parquet file: {error.reason} at byte {error.start}. "
             "If it is text in another encoding, name it, such as --encoding=latin-1."
         ) from error
+    if form.separator is not None and len(form.separator) > 1:  # pandas' fast reader takes one
+        decoded = decoded.replace(form.separator, "\t")
+        form = dataclasses.replace(form, separator="\t")
     lines = [line for line in decoded[:200_000].splitlines()[:_SNIFFED] if line.strip(" ,;\t")]
     separator = form.separator or _separator(lines)
     rows = [_cells(line, separator) for line in lines]

@@ -236,6 +236,9 @@ def _sides(
         order = [sorted(rest)[i] for i in np.random.default_rng(DATA_SEED).permutation(len(rest))]
         count = min(count, len(rest) - 1)
         sides = tuple(order[count:]), tuple(order[:count]), tuple(tested)
+    train_groups, validation_groups, test_groups = sides
+    most = options.max_validation_clients  # they are adapted once for every rate
+    sides = (*train_groups, *validation_groups[most:]), validation_groups[:most], test_groups
     train, validation, test = (
         tuple(client for group in side for client in groups[group]) for side in sides
     )

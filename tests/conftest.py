@@ -15,6 +15,31 @@ import tensorflow_federated as tff  # noqa: E402
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# What trains, or starts programs; `make quick` leaves these out, and all that needs a runtime.
+SLOW_MODULES = frozenset(
+    {
+        "test_benchmarks",
+        "test_datasets_contract",
+        "test_documents",
+        "test_export",
+        "test_meta_gradients",
+        "test_plugins",
+        "test_readme",
+        "test_run_experiment",
+        "test_run_failures",
+        "test_run_family",
+        "test_runtime",
+        "test_worker_runtime",
+    }
+)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.stem in SLOW_MODULES or "tff_runtime" in item.fixturenames:
+            item.add_marker(pytest.mark.slow)
+
+
 INPUT_SPEC = collections.OrderedDict(
     x=tf.TensorSpec([None, 6], tf.float32), y=tf.TensorSpec([None], tf.int32)
 )

@@ -45,7 +45,7 @@ class SkipNonFiniteFactory(tff.aggregators.WeightedAggregationFactory):
         state_type = inner.initialize.type_signature.result.member
 
         @tff.tensorflow.computation(state_type, state_type, np.int32)
-        def choose_state(before, after, num_clients):
+        def choose_state(before: Any, after: Any, num_clients: Any) -> Any:
             return tf.nest.map_structure(
                 lambda old, new: tf.where(num_clients > 0, new, old), before, after
             )
@@ -55,7 +55,7 @@ class SkipNonFiniteFactory(tff.aggregators.WeightedAggregationFactory):
             tff.FederatedType(value_type, tff.CLIENTS),
             tff.FederatedType(weight_type, tff.CLIENTS),
         )
-        def next_round(state, values, weights):
+        def next_round(state: Any, values: Any, weights: Any) -> Any:
             kept, weights, non_finite = tff.federated_map(leave_out, (values, weights))
             output = inner.next(state, kept, weights)
             counted = count.next(count.initialize(), non_finite)

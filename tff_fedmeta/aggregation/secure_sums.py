@@ -55,10 +55,10 @@ class SecureMeanFactory(tff.aggregators.WeightedAggregationFactory):
         products, weights_ = _FixedPoint(self._clip * MAX_WEIGHT), _FixedPoint(MAX_WEIGHT)
 
         @tff.tensorflow.computation(value_type, weight_type)
-        def encode(value, weight):
+        def encode(value: Any, weight: Any) -> Any:
             kept = tf.clip_by_value(tf.cast(weight, tf.float64), 0.0, MAX_WEIGHT)
 
-            def product(x):
+            def product(x: Any) -> Any:
                 clipped = tf.clip_by_value(tf.cast(x, tf.float64), -self._clip, self._clip)
                 return products.encode(clipped * kept)
 
@@ -69,7 +69,7 @@ class SecureMeanFactory(tff.aggregators.WeightedAggregationFactory):
             )
             return (tf.nest.map_structure(product, value), weights_.encode(kept)), clipped
 
-        def divide(sums, num_clients):
+        def divide(sums: Any, num_clients: Any) -> Any:
             values, weight = sums
             total = weights_.decode(weight, num_clients)
             return tf.nest.map_structure(
@@ -81,7 +81,7 @@ class SecureMeanFactory(tff.aggregators.WeightedAggregationFactory):
         decode = _server_computation(divide, encode.type_signature.result[0])
 
         @tff.federated_computation
-        def initialize():
+        def initialize() -> Any:
             return tff.federated_value((), tff.SERVER)
 
         @tff.federated_computation(
@@ -89,7 +89,7 @@ class SecureMeanFactory(tff.aggregators.WeightedAggregationFactory):
             tff.FederatedType(value_type, tff.CLIENTS),
             tff.FederatedType(weight_type, tff.CLIENTS),
         )
-        def next_round(state, values, weights):
+        def next_round(state: Any, values: Any, weights: Any) -> Any:
             encoded, clipped = tff.federated_map(encode, (values, weights))
             return tff.templates.MeasuredProcessOutput(
                 state,
@@ -119,14 +119,14 @@ def secure_sum_then_finalize(
     numbers = _FixedPoint(2.0**30)
 
     @tff.federated_computation
-    def aggregate(metrics):
+    def aggregate(metrics: Any) -> Any:
         metrics_type = metrics.type_signature.member
 
         @tff.tensorflow.computation(metrics_type)
-        def encode(metrics):
+        def encode(metrics: Any) -> Any:
             return tf.nest.map_structure(numbers.encode, metrics)
 
-        def finalize(sums, num_clients):
+        def finalize(sums: Any, num_clients: Any) -> Any:
             sums = tf.nest.map_structure(
                 lambda x, dtype: _cast(numbers.decode(x, num_clients), dtype),
                 sums,

@@ -35,11 +35,11 @@ class TrimmedMeanFactory(tff.aggregators.WeightedAggregationFactory):
     def create(self, value_type: Any, weight_type: Any) -> tff.templates.AggregationProcess:
         """Creates the process; see `tff.aggregators.WeightedAggregationFactory`."""
 
-        def each(function):
+        def each(function: Any) -> Any:
             return tff.types.structure_from_tensor_type_tree(function, value_type)
 
         @tff.tensorflow.computation
-        def zero():
+        def zero() -> Any:
             return each(lambda tensor: tf.zeros([0, *tensor.shape], tensor.dtype))
 
         # The updates so far: every tensor with one dimension more in front.
@@ -48,7 +48,7 @@ class TrimmedMeanFactory(tff.aggregators.WeightedAggregationFactory):
         )
 
         @tff.tensorflow.computation(collected_type, (value_type, weight_type))
-        def accumulate(collected, client):
+        def accumulate(collected: Any, client: Any) -> Any:
             value, weight = client
             rows = tf.cast(weight > 0, tf.int32)  # 1, or 0 of a client that was left out
             return tf.nest.map_structure(
@@ -56,17 +56,17 @@ class TrimmedMeanFactory(tff.aggregators.WeightedAggregationFactory):
             )
 
         @tff.tensorflow.computation(collected_type, collected_type)
-        def merge(one, other):
+        def merge(one: Any, other: Any) -> Any:
             return tf.nest.map_structure(lambda a, b: tf.concat([a, b], 0), one, other)
 
         @tff.tensorflow.computation(collected_type)
-        def report(collected):
+        def report(collected: Any) -> Any:
             count = tf.shape(tf.nest.flatten(collected)[0])[0]
             mean = tf.nest.map_structure(self._trimmed_mean, collected)
             return mean, collections.OrderedDict(clients=count)
 
         @tff.federated_computation
-        def initialize():
+        def initialize() -> Any:
             return tff.federated_value((), tff.SERVER)
 
         @tff.federated_computation(
@@ -74,7 +74,7 @@ class TrimmedMeanFactory(tff.aggregators.WeightedAggregationFactory):
             tff.FederatedType(value_type, tff.CLIENTS),
             tff.FederatedType(weight_type, tff.CLIENTS),
         )
-        def next_round(state, values, weights):
+        def next_round(state: Any, values: Any, weights: Any) -> Any:
             clients = tff.federated_zip((values, weights))
             mean, counts = tff.federated_aggregate(clients, zero(), accumulate, merge, report)
             return tff.templates.MeasuredProcessOutput(state, mean, counts)

@@ -252,11 +252,11 @@ class _ProximalSGD(tff.learning.optimizers.Optimizer):
         self._learning_rate = learning_rate
         self._strength = strength
 
-    def initialize(self, specs):
+    def initialize(self, specs: Any) -> Any:
         start = tf.nest.map_structure(lambda spec: tf.zeros(spec.shape, spec.dtype), specs)
         return collections.OrderedDict(has_start=tf.constant(False), start=start)
 
-    def next(self, state, weights, gradients):
+    def next(self, state: Any, weights: Any, gradients: Any) -> Any:
         has_start = state["has_start"]
         start = tf.nest.map_structure(
             lambda w0, w: tf.where(has_start, w0, w), state["start"], weights
@@ -278,10 +278,10 @@ class _Clipping(tff.learning.optimizers.Optimizer):
         self._optimizer = optimizer
         self._norm = norm
 
-    def initialize(self, specs):
+    def initialize(self, specs: Any) -> Any:
         return self._optimizer.initialize(specs)
 
-    def next(self, state, weights, gradients):
+    def next(self, state: Any, weights: Any, gradients: Any) -> Any:
         clipped = rules.clip(tf.nest.flatten(gradients), self._norm)
         return self._optimizer.next(state, weights, tf.nest.pack_sequence_as(weights, clipped))
 
@@ -302,7 +302,7 @@ def _cutter(
         model = model_fn()
 
     @tff.tensorflow.computation(client_model.client_types(model_fn, roles=roles).client)
-    def cut_into_batches(dataset):
+    def cut_into_batches(dataset: Any) -> Any:
         client = dataset.get_single_element()
         examples = client_model.as_batch(model, client["x"], client["y"])
         plan = minibatches.plan_minibatches(

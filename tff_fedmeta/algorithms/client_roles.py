@@ -1,5 +1,7 @@
 """Clients that send something else than what they computed, as their `failures.Role` says."""
 
+from typing import Any
+
 import tensorflow as tf
 import tensorflow_federated as tff
 
@@ -7,12 +9,12 @@ from tff_fedmeta.client import minibatches
 from tff_fedmeta.config import failures
 
 
-def role_of(client):
+def role_of(client: Any) -> Any:
     """Returns the `failures.Role` that a client's element holds, of float32 scalars."""
     return failures.Role(*tf.unstack(client["role"]))
 
 
-def corrupting(work, prepare=None):
+def corrupting(work: Any, prepare: Any = None) -> Any:
     """Returns client work whose clients send what their roles say.
 
     Args:
@@ -30,7 +32,7 @@ def corrupting(work, prepare=None):
     )
 
     @tff.tensorflow.computation(sent_type, client_type)
-    def corrupt(sent, dataset):
+    def corrupt(sent: Any, dataset: Any) -> Any:
         client = dataset.get_single_element()
         role = role_of(client)
         update = tf.nest.map_structure(
@@ -48,7 +50,7 @@ def corrupting(work, prepare=None):
         signature.parameter[1],
         tff.FederatedType(client_type, tff.CLIENTS),
     )
-    def next_round(state, weights, clients):
+    def next_round(state: Any, weights: Any, clients: Any) -> Any:
         prepared = clients if prepare is None else tff.federated_map(prepare, clients)
         output = work.next(state, weights, prepared)
         sent = tff.federated_map(corrupt, (output.result, clients))
@@ -57,7 +59,7 @@ def corrupting(work, prepare=None):
     return tff.learning.templates.ClientWorkProcess(work.initialize, next_round)
 
 
-def _add_noise(update, computed, noise, seed):
+def _add_noise(update: Any, computed: Any, noise: Any, seed: Any) -> Any:
     """Adds Gaussian noise of `noise` times the norm of what the client computed."""
     flat = tf.nest.flatten(update)
     fold_in = tf.random.experimental.stateless_fold_in

@@ -70,12 +70,12 @@ def build_client_work(
     aggregate_metrics = metrics_aggregator(finalizers)
 
     @tff.tensorflow.computation(types.weights, types.client)
-    def work(weights, dataset):
+    def work(weights: Any, dataset: Any) -> Any:
         model = client_model.build_client_model(model_fn)
         return _run_client(model, compute_update, weights, dataset, client_weighting, min_examples)
 
     @tff.federated_computation
-    def initialize():
+    def initialize() -> Any:
         return tff.federated_value((), tff.SERVER)
 
     @tff.federated_computation(
@@ -83,7 +83,7 @@ def build_client_work(
         tff.FederatedType(types.weights, tff.CLIENTS),
         tff.FederatedType(types.client, tff.CLIENTS),
     )
-    def next_round(state, weights, clients):
+    def next_round(state: Any, weights: Any, clients: Any) -> Any:
         result, metrics = tff.federated_map(work, (weights, clients))
         train = aggregate_metrics(metrics)
         counts = train[_COUNTS]
@@ -98,7 +98,7 @@ def build_client_work(
     return client_roles.corrupting(process) if roles else process
 
 
-def _without_counts(aggregated):
+def _without_counts(aggregated: Any) -> Any:
     """Returns the metrics of the model, of a server's value of metrics and counts."""
     names = [name for name, _ in tff.structure.iter_elements(aggregated.type_signature.member)]
     return tff.federated_zip(
@@ -106,11 +106,18 @@ def _without_counts(aggregated):
     )
 
 
-def _run_client(model, compute_update, weights, dataset, client_weighting, min_examples):
+def _run_client(
+    model: Any,
+    compute_update: Any,
+    weights: Any,
+    dataset: Any,
+    client_weighting: Any,
+    min_examples: Any,
+) -> Any:
     """Returns one client's `ClientResult`, and unfinalized metrics with the counts among them."""
 
     @tf.function
-    def run(weights, client):
+    def run(weights: Any, client: Any) -> Any:
         rates = client_model.assign_weights(model, weights)
         examples = client_model.as_batch(model, client["x"], client["y"])
         more: dict[str, Any] = {"rates": rates} if rates else {}
@@ -125,7 +132,7 @@ def _run_client(model, compute_update, weights, dataset, client_weighting, min_e
         is_finite = client_model.all_finite((examples, sent.update, sent.metrics))
         contributes = tf.logical_and(has_data, is_finite)
 
-        def nothing():
+        def nothing() -> Any:
             model.reset_metrics()
             # Not tf.where, which would go through the memory of all weights once more.
             update = [tf.zeros_like(tensor) for tensor in sent.update]

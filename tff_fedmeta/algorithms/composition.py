@@ -144,7 +144,7 @@ def compose(
     """
 
     @tff.tensorflow.computation
-    def initial_weights():
+    def initial_weights() -> Any:
         weights = tff.learning.models.ModelWeights.from_model(model_fn())
         if initial_rate is None:
             return weights

@@ -173,7 +173,7 @@ class _Adjoints(NamedTuple):
     rates: list[tf.Tensor]
 
 
-def _take(model, examples, plan, step, moving, state) -> _Step:
+def _take(model: Any, examples: Any, plan: Any, step: Any, moving: Any, state: Any) -> _Step:
     """Computes the gradient of one step such that it can be differentiated once more."""
     with tf.GradientTape() as tape:
         gradients = [
@@ -185,7 +185,7 @@ def _take(model, examples, plan, step, moving, state) -> _Step:
     return _Step(tape, gradients, [v.read_value() for v in moving], state)
 
 
-def _pull_back(weights, moving, rule, step: _Step, adjoints: _Adjoints) -> _Adjoints:
+def _pull_back(weights: Any, moving: Any, rule: Any, step: _Step, adjoints: _Adjoints) -> _Adjoints:
     """Carries derivatives from the end of one step to its beginning."""
     used = [gradient for gradient in step.gradients if gradient is not None]
     sources = [*step.start, *used, *_floating(step.state), *rule.learnable]
@@ -225,7 +225,7 @@ def _pull_back(weights, moving, rule, step: _Step, adjoints: _Adjoints) -> _Adjo
     )
 
 
-def _gradients(model, examples, plan, step, variables) -> list[Any]:
+def _gradients(model: Any, examples: Any, plan: Any, step: Any, variables: Any) -> list[Any]:
     """Returns the gradients of one step's loss, None where there is none."""
     batch = minibatches.gather_examples(examples, plan.indices(step))
     with tf.GradientTape() as tape:
@@ -233,7 +233,7 @@ def _gradients(model, examples, plan, step, variables) -> list[Any]:
     return tape.gradient(loss, variables)
 
 
-def _places(weights, moving) -> list[int]:
+def _places(weights: Sequence[Any], moving: Sequence[Any]) -> list[int]:
     """Returns which of the weights move."""
     return [index for index, w in enumerate(weights) if any(w is m for m in moving)]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Callable
+from typing import Any, Callable
 
 import tensorflow as tf
 
@@ -34,17 +34,21 @@ def conjugate_gradient(
     square = _dot(right, right)
     zeros = [tf.zeros_like(tensor) for tensor in right]
 
-    def going(step, positive, solution, residual, direction, length):
+    def going(
+        step: Any, positive: Any, solution: Any, residual: Any, direction: Any, length: Any
+    ) -> Any:
         del solution, residual, direction
         return (step < num_steps) & positive & (length > _TOLERANCE**2 * square)
 
-    def advance(step, positive, solution, residual, direction, length):
+    def advance(
+        step: Any, positive: Any, solution: Any, residual: Any, direction: Any, length: Any
+    ) -> Any:
         del positive
         product = matrix(direction)
         curvature = _dot(direction, product)
         positive = tf.logical_not(curvature <= 0)  # true of NaN, which has to be seen
 
-        def forward():
+        def forward() -> Any:
             rate = length / curvature
             moved = [x + rate * d for x, d in zip(solution, direction)]
             left = [r - rate * p for r, p in zip(residual, product)]
@@ -52,7 +56,7 @@ def conjugate_gradient(
             turned = [r + new_length / length * d for r, d in zip(left, direction)]
             return moved, left, turned, new_length
 
-        def stay():
+        def stay() -> Any:
             kept = [tf.where(step == 0, b, x) for b, x in zip(right, solution)]
             return kept, residual, direction, length
 

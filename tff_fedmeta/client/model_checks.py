@@ -187,7 +187,7 @@ def _trace_training(model_fn: Callable[[], tff.learning.models.VariableModel]) -
         names = {v.handle.ref(): v.name for v in model.non_trainable_variables}
 
         @tf.function
-        def forward_pass(batch):
+        def forward_pass(batch: Any) -> Any:
             return model.forward_pass(batch, training=True)
 
         graph = forward_pass.get_concrete_function(model.input_spec).graph

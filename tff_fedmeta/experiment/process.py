@@ -138,7 +138,7 @@ def _server_optimizer(
     if not warmup and decay is None:
         return optimizer
 
-    def rate_of_round(done):  # TFF counts rounds from 0, and each moves a little
+    def rate_of_round(done: Any) -> Any:  # TFF counts rounds from 0, and each moves a little
         done = tf.cast(done, tf.float32)
         risen = tf.minimum((done + 1) / warmup, 1.0) if warmup else 1.0
         left = tf.maximum(1.0 - done / decay, 0.0) if decay else 1.0

@@ -337,7 +337,7 @@ def plot(
     return figure
 
 
-def _plot_adaptation(axes, result, metric, name, color) -> None:
+def _plot_adaptation(axes: Any, result: Any, metric: str, name: str, color: str) -> None:
     curves = np.array([client[metric] for client in result["clients"]], np.float64)
     curves = curves[np.isfinite(curves).all(axis=1)]  # without those that diverged at any step
     rate, chosen = _rate_in_words(result["chosen"]), result["chosen"]["steps"]
@@ -351,7 +351,7 @@ def _plot_adaptation(axes, result, metric, name, color) -> None:
     axes.plot(chosen, mean[chosen], "o", color=color, ms=9, label=f"chosen: {chosen} steps")
 
 
-def _plot_clients(axes, result, metric, name, color) -> None:
+def _plot_clients(axes: Any, result: Any, metric: str, name: str, color: str) -> None:
     steps = result["chosen"]["steps"]
     curves = np.array([client[metric] for client in result["clients"]], np.float64)
     before, after = curves[:, 0], curves[:, steps]

@@ -204,7 +204,7 @@ def _as_learning_round(computation: tff.Computation) -> tff.Computation:
     @tff.federated_computation(
         tff.FederatedType(of_server, tff.SERVER), tff.FederatedType(of_clients, tff.CLIENTS)
     )
-    def learning_round(server, clients):
+    def learning_round(server: Any, clients: Any) -> Any:
         places = {tff.SERVER: (server[i] for i in range(len(of_server)))}
         places[tff.CLIENTS] = (clients[i] for i in range(len(of_clients)))
         result = computation(*(next(places[field.placement]) for field in fields))

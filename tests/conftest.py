@@ -109,8 +109,20 @@ def differ(one, other):
     return any(not np.array_equal(a, b) for a, b in zip(one, other))
 
 
-def cell(table, row, column):
-    """The text in a Markdown table at the row of that name."""
-    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("|")]
-    (found,) = (cells for cells in rows if cells[0] == row)
-    return found[rows[0].index(column)]
+def cell(text, row, column):
+    """The text in the one of a text's Markdown tables that has the column, at the row's name."""
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else None
+        for line in text.splitlines()
+    ]
+    header = None
+    found = []
+    for cells in lines:
+        if cells is None:
+            header = None
+        elif header is None:
+            header = cells
+        elif cells[0] == row and column in header:
+            found.append(cells[header.index(column)])
+    (only,) = found
+    return only

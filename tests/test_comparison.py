@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tff_fedmeta.experiment import comparison
+from tff_fedmeta.experiment import comparison, comparison_words
 
 
 def result(before, after, ids=None, metric="accuracy"):
@@ -92,7 +92,7 @@ def test_identical_algorithms_differ_by_exactly_nothing():
     }
     one, other = (found["algorithms"][name] for name in ("maml", "fedavg"))
     assert one["after"] == other["after"] and one["gain"] == other["gain"]
-    assert comparison.sentences(found) == [
+    assert comparison_words.sentences(found) == [
         "Maml and fedavg do exactly alike on each of these 40 test clients; by repetition: +0.0, "
         "+0.0, +0.0."
     ]
@@ -159,7 +159,7 @@ def test_clients_that_diverged_count_as_lost_are_in_no_mean_and_are_told():
     versus = row["versus_baseline"]
     assert versus["mean"] == pytest.approx(0.05)  # of the two clients that both have
     assert (versus["wins"], versus["ties"], versus["losses"]) == (2, 2, 1)
-    (text,) = comparison.sentences(found)
+    (text,) = comparison_words.sentences(found)
     assert "adapting diverged with maml on 2 and with fedavg on 2 of the test clients" in text
     json.dumps(found, allow_nan=False)
 
@@ -169,7 +169,7 @@ def test_an_algorithm_that_diverged_everywhere_still_has_a_row():
     found = comparison.compare(runs, "fedavg")
     assert found["algorithms"]["maml"]["after"]["mean"] is None
     assert found["algorithms"]["maml"]["versus_baseline"]["losses"] == 3
-    assert "cannot be compared" in comparison.sentences(found)[0]
+    assert "cannot be compared" in comparison_words.sentences(found)[0]
     json.dumps(found, allow_nan=False)
 
 
@@ -183,7 +183,7 @@ def test_the_baseline_has_to_be_there_and_can_be_left_out():
     with pytest.raises(ValueError, match="fedavg"):
         comparison.compare({"maml": [random_result(0)]}, "fedavg")
     found = comparison.compare({"maml": [random_result(0)]}, None)
-    assert found["baseline"] is None and comparison.sentences(found) == []
+    assert found["baseline"] is None and comparison_words.sentences(found) == []
 
 
 def test_a_difference_that_is_there_is_told_with_its_interval():
@@ -192,15 +192,15 @@ def test_a_difference_that_is_there_is_told_with_its_interval():
     )
     low, high = better["algorithms"]["maml"]["versus_baseline"]["ci95"]
     assert low == pytest.approx(0.1) and high == pytest.approx(0.1)
-    assert comparison.sentences(better, clients="writers") == [
+    assert comparison_words.sentences(better, clients="writers") == [
         "On these 40 writers maml is better than fedavg by 10.0 points (95 %: 10.0 to 10.0)."
     ]
-    (worse,) = comparison.sentences(better, higher_is_better=False)
+    (worse,) = comparison_words.sentences(better, higher_is_better=False)
     assert "maml is worse than fedavg by 10.0 points" in worse
     turned = comparison.compare(
         {"maml": [random_result(1)], "fedavg": [random_result(1, shift=0.1)]}, "fedavg"
     )
-    assert "maml is worse than fedavg by 10.0 points" in comparison.sentences(turned)[0]
+    assert "maml is worse than fedavg by 10.0 points" in comparison_words.sentences(turned)[0]
 
 
 def test_a_difference_that_is_not_told_says_how_many_clients_it_takes():
@@ -210,7 +210,7 @@ def test_a_difference_that_is_not_told_says_how_many_clients_it_takes():
     found = comparison.compare(
         {"maml": [result(mine, mine)], "fedavg": [result(theirs, theirs)]}, "fedavg"
     )
-    (text,) = comparison.sentences(found, clients="writers")
+    (text,) = comparison_words.sentences(found, clients="writers")
     assert text.startswith("No difference between maml and fedavg can be told on these 40 writers:")
     # (2.8 standard deviations of 0.05 / 0.01)^2 = 196, and the interval is 4.5 % wider than that.
     needed = int(text.split("about ")[1].split(" writers")[0])
@@ -223,5 +223,5 @@ def test_other_metrics_are_told_in_their_own_unit():
         "fedavg": [result([2.0] * 4, [1.5, 1.5, 1.6, 1.9], metric="loss")],
     }
     found = comparison.compare(runs, "fedavg", higher_is_better=False)
-    (text,) = comparison.sentences(found, higher_is_better=False)
+    (text,) = comparison_words.sentences(found, higher_is_better=False)
     assert "maml is better than fedavg by 0.475 of loss" in text

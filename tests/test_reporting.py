@@ -7,11 +7,12 @@ import types
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import cell
 
 import datasets
 from tff_fedmeta.algorithms.registry import hyperparameter_kinds
 from tff_fedmeta.config import ExperimentConfig
-from tff_fedmeta.experiment import adapted_client, report, summary
+from tff_fedmeta.experiment import adapted_client, plots, report, results, summary
 
 CONFIG = ExperimentConfig.from_defaults(
     "emnist", datasets.DATASETS["emnist"].defaults, {}, {}, hyperparameter_kinds()
@@ -46,6 +47,8 @@ def metrics(first_accuracy):
 def adapted(*curves):
     clients = [{"client_id": name, "accuracy": list(c)} for name, c in zip("ef", curves)]
     return {
+        "metric": "accuracy",
+        "data_source": "embedded",
         "steps": [0, 1, 2],
         "chosen": {"inner_learning_rate": 0.02, "steps": 2},
         "clients": clients,
@@ -60,55 +63,110 @@ RESULTS = {
 METRICS = {"reptile": metrics(0.6), "fedavg": metrics(0.5)}
 
 
-def row(name, config=CONFIG):
-    text = report.table(config, TASK, METRICS, RESULTS)
-    header = next(line for line in text.splitlines() if line.startswith("| algorithm"))
-    line = next(line for line in text.splitlines() if line.startswith(f"| {name} |"))
-    return dict(zip(header.strip("| ").split(" | "), line.strip("| ").split(" | ")))
+def gather(config=CONFIG, task=TASK, metrics=METRICS, adapted=RESULTS):
+    return results.gather(
+        config,
+        task,
+        {name: [frame] for name, frame in metrics.items()},
+        {name: [result] for name, result in adapted.items()},
+    )
 
 
-def test_row_has_the_means_and_the_share_hurt():
+def table(**changes):
+    return report.table(gather(**changes))
+
+
+def test_row_has_the_means_in_percent_and_the_differences():
     # reptile: (0.5, 0.7) -> (0.7, 0.9); fedavg: (0.5, 0.7) -> (0.4, 0.8), one of two worse off.
-    assert row("reptile")["before"] == "0.6000 ± 0.1000"
-    assert row("reptile")["after"] == "0.8000 ± 0.1000"
-    assert row("reptile")["hurt"] == "0.0%" and row("fedavg")["hurt"] == "50.0%"
-    assert row("fedavg")["after p10 / p50 / p90"] == "0.440 / 0.600 / 0.760"
+    text = table()
+    assert cell(text, "reptile", "global") == "60.0"
+    assert cell(text, "reptile", "adapted").startswith("80.0 ± ")
+    assert cell(text, "reptile", "gain") == "+20.0 ± 0.0"
+    assert cell(text, "fedavg", "gain").startswith("+0.0 ± ")
+    assert cell(text, "reptile", "versus") == "+20.0"
+    assert cell(text, "reptile", "95 %") == "+10.0 to +30.0"
+    assert cell(text, "fedavg", "versus") == "-"
+    assert cell(text, "reptile", "hurt") == "0.0%" and cell(text, "fedavg", "hurt") == "50.0%"
+    assert cell(text, "fedavg", "p10 / p50 / p90") == "44.0 / 60.0 / 76.0"
+    assert cell(text, "reptile", "win, tie, loss") == "2, 0, 0"
+    assert cell(text, "fedavg", "adaptation") == "2 at 0.02"
+
+
+def test_the_sentence_stands_under_the_table():
+    text = table()
+    assert (
+        "On these 2 test clients reptile is better than fedavg by 20.0 points (95 %: 10.0 to 30.0)."
+    ) in text
+
+
+def test_a_metric_that_is_no_share_is_written_as_it_is():
+    loss = types.SimpleNamespace(**{**vars(TASK), "metric": "loss", "higher_is_better": False})
+    adapted = {
+        name: {
+            **run,
+            "metric": "loss",
+            "clients": [dict(c, loss=c["accuracy"]) for c in run["clients"]],
+        }
+        for name, run in RESULTS.items()
+    }
+    text = table(task=loss, adapted=adapted, metrics={})
+    assert cell(text, "reptile", "global") == "0.6"
+    assert cell(text, "reptile", "versus") == "+0.2"
+    assert "reptile is worse than fedavg by 0.2 of loss" in text
+
+
+def test_everything_fits_a_terminal():
+    long = {"per_fedavg": RESULTS["reptile"], "fedavg": RESULTS["fedavg"]}
+    config = dataclasses.replace(
+        CONFIG,
+        algorithms=("per_fedavg", "fedavg"),
+        hyperparameters={"per_fedavg": {}, "fedavg": CONFIG.hyperparameters["fedavg"]},
+    )
+    text = table(config=config, adapted=long, metrics=dict(zip(long, METRICS.values())))
+    assert max(len(line) for line in text.splitlines() if line.startswith("|")) <= 80
 
 
 def test_row_has_the_budget_of_all_rounds():
-    assert row("fedavg")["rounds"] == "2"
-    assert row("fedavg")["examples"] == "220"
-    assert row("fedavg")["gradient evaluations"] == "11"
-    assert row("fedavg")["training seconds"] == "4"
-    assert row("fedavg")["adaptation"] == "2 steps at 0.02"
+    text = table()
+    assert cell(text, "fedavg", "examples") == "220"
+    assert cell(text, "fedavg", "gradients") == "11"
+    assert cell(text, "fedavg", "seconds") == "4"
 
 
 def test_row_has_the_bytes_of_a_client_and_of_all_of_them():
     few = dataclasses.replace(CONFIG, clients_per_round=3)
-    assert row("fedavg", few)["MB down / up"] == "4.8 / 1.2"
-    assert row("fedavg", few)["MB in all"] == "36"  # 6 MB, 3 clients, 2 rounds
+    assert cell(table(config=few), "fedavg", "MB down / up") == "4.8 / 1.2"
+    assert cell(table(config=few), "fedavg", "MB in all") == "36"  # 6 MB, 3 clients, 2 rounds
     many = dataclasses.replace(CONFIG, clients_per_round=300)
-    assert row("fedavg", many)["MB in all"] == "3,600"
+    assert cell(table(config=many), "fedavg", "MB in all") == "3,600"
 
 
 def test_the_text_says_how_updates_were_aggregated():
-    assert "aggregated by **mean**." in report.table(CONFIG, TASK, METRICS, RESULTS)
+    assert "aggregated by **mean**." in table()
     trimmed = dataclasses.replace(CONFIG, aggregator="trimmed_mean")
-    text = report.table(trimmed, TASK, METRICS, RESULTS)
-    assert "aggregated by **trimmed_mean** (trim_fraction 0.3)." in text
+    assert "aggregated by **trimmed_mean** (trim_fraction 0.3)." in table(config=trimmed)
+
+
+def test_an_algorithm_without_training_has_no_budget():
+    text = table(metrics={"fedavg": METRICS["fedavg"]})
+    with pytest.raises(ValueError, match="unpack"):
+        cell(text, "reptile", "gradients")
+    assert cell(text, "reptile", "global") == "60.0"
 
 
 def test_learnt_rates_and_counted_work_are_shown():
     work = METRICS["reptile"].assign(**{"work/examples": 7, "work/gradient_evaluations": 1000})
-    results = {
+    learnt = {
         **RESULTS,
         "reptile": {**RESULTS["reptile"], "chosen": {"inner_learning_rate": None, "steps": 1}},
     }
-    text = report.table(CONFIG, TASK, {**METRICS, "reptile": work}, results)
-    (line,) = [line for line in text.splitlines() if line.startswith("| reptile |")]
-    assert " | 1 steps at learnt rates | 2 | 21 | 3,000 |" in line
-    figure = report.plot(CONFIG, TASK, {**METRICS, "reptile": work}, results)
-    assert figure.axes[2].lines[0].get_label() == "reptile at learnt rates"
+    changes = {"metrics": {**METRICS, "reptile": work}, "adapted": learnt}
+    text = table(**changes)
+    assert cell(text, "reptile", "adaptation") == "1 at learnt"
+    assert cell(text, "reptile", "examples") == "21"
+    assert cell(text, "reptile", "gradients") == "3,000"
+    figure = plots.plot(gather(**changes))
+    assert figure.axes[2].lines[0].get_label() == "reptile: 1 steps at learnt rates"
 
 
 def with_reptile(**changes):
@@ -131,24 +189,24 @@ def with_reptile(**changes):
     ],
 )
 def test_table_says_where_reptile_and_fedavg_are_the_same(changes, said):
-    assert said in report.table(with_reptile(**changes), TASK, METRICS, RESULTS)
+    assert said in table(config=with_reptile(**changes))
 
 
 def test_equal_steps_do_not_make_the_two_the_same():
     # TFF weighs by the examples of the steps, which are alike for clients of unlike size.
     config = dataclasses.replace(with_reptile(), inner_epochs=None, inner_steps=5)
-    assert "not by the examples of their steps" in report.table(config, TASK, METRICS, RESULTS)
+    assert "not by the examples of their steps" in table(config=config)
 
 
 def test_data_source_is_in_table_and_title():
-    assert "**embedded (synthetic" in report.table(CONFIG, TASK, METRICS, RESULTS)
-    figure = report.plot(CONFIG, TASK, METRICS, RESULTS)
+    assert "**embedded (synthetic" in table()
+    figure = plots.plot(gather())
     assert "data source: embedded" in figure.get_suptitle()
 
 
 def test_embedded_data_that_stand_in_for_nothing_are_just_named():
     task = types.SimpleNamespace(**{**vars(TASK), "has_real_data": False})
-    assert "Data source: **embedded**." in report.table(CONFIG, task, METRICS, RESULTS)
+    assert "Data source: **embedded**." in table(task=task)
 
 
 @pytest.mark.parametrize(
@@ -160,8 +218,8 @@ def test_embedded_data_that_stand_in_for_nothing_are_just_named():
 )
 def test_table_and_plot_say_which_way_is_better(higher_is_better, heading, side):
     task = types.SimpleNamespace(**{**vars(TASK), "higher_is_better": higher_is_better})
-    assert heading in report.table(CONFIG, task, METRICS, RESULTS)
-    figure = report.plot(CONFIG, task, METRICS, RESULTS)
+    assert heading in table(task=task)
+    figure = plots.plot(gather(task=task))
     assert f"{side} the line adaptation helped" in figure.axes[3].get_title()
 
 
@@ -179,14 +237,37 @@ def test_example_client_is_drawn_by_the_task_once_for_every_algorithm(tmp_path):
 
 
 def test_plot_shows_every_curve_at_its_place():
-    figure = report.plot(CONFIG, TASK, METRICS, RESULTS)
-    rounds, work, steps, clients = figure.axes
-    lines = {line.get_label(): line for line in rounds.lines}
-    np.testing.assert_allclose(lines["reptile, adapted"].get_xydata(), [[0, 0.2], [2, 0.7]])
-    lines = {line.get_label(): line for line in work.lines}
-    np.testing.assert_allclose(lines["fedavg, before adapting"].get_xydata(), [[0, 0.1], [11, 0.5]])
+    figure = plots.plot(gather())
+    rounds, work, steps, clients, pairs = figure.axes[:5]
+    adapted, before = rounds.lines[:2]
+    assert adapted.get_label() == "reptile"
+    np.testing.assert_allclose(adapted.get_xydata(), [[0, 0.2], [2, 0.7]])
+    np.testing.assert_allclose(before.get_xydata(), [[0, 0.1], [2, 0.6]])
+    np.testing.assert_allclose(work.lines[3].get_xydata(), [[0, 0.1], [11, 0.5]])
     np.testing.assert_allclose(steps.lines[0].get_ydata(), [0.6, 0.65, 0.8])
     np.testing.assert_allclose(clients.collections[1].get_offsets(), [[0.5, 0.4], [0.7, 0.8]])
+    (points,) = [c for c in pairs.collections if len(c.get_offsets()) == 2]
+    np.testing.assert_allclose(points.get_offsets()[:, 0], [30, 10])
+    assert pairs.lines[0].get_xdata()[0] == pytest.approx(20)  # the mean
+    (interval,) = [c for c in pairs.collections if hasattr(c, "get_segments")]
+    np.testing.assert_allclose(interval.get_segments()[0][:, 0], [10, 30])
+
+
+def test_without_a_baseline_the_plot_shows_what_adapting_adds():
+    config = dataclasses.replace(
+        CONFIG,
+        algorithms=("reptile",),
+        hyperparameters={"reptile": CONFIG.hyperparameters["reptile"]},
+    )
+    found = gather(
+        config=config,
+        metrics={"reptile": METRICS["reptile"]},
+        adapted={"reptile": RESULTS["reptile"]},
+    )
+    pairs = plots.plot(found).axes[4]
+    assert "gain by adapting" in pairs.get_xlabel()
+    assert pairs.lines[0].get_xdata()[0] == pytest.approx(20)
+    assert "versus" not in report.table(found)
 
 
 def test_files_are_written_and_the_table_last(tmp_path, monkeypatch):
@@ -200,3 +281,23 @@ def test_files_are_written_and_the_table_last(tmp_path, monkeypatch):
     png, table = tmp_path / "comparison.png", tmp_path / "comparison.md"
     assert png.stat().st_mtime_ns <= table.stat().st_mtime_ns
     assert not list(tmp_path.glob("*.partial"))
+    found = json.loads((tmp_path / "comparison.json").read_text())
+    assert found == gather(config=config).comparison
+    assert set(found) == {
+        *("metric", "baseline", "algorithms", "num_clients", "repetitions", "data_source")
+    }
+    assert found["algorithms"]["reptile"]["versus_baseline"]["wins"] == 2
+
+
+def test_repetitions_are_averaged_and_drawn_one_by_one(tmp_path):
+    found = results.gather(
+        CONFIG,
+        TASK,
+        {name: [frame, frame.assign(seconds=10.0)] for name, frame in METRICS.items()},
+        {"reptile": [RESULTS["reptile"]] * 2, "fedavg": [RESULTS["fedavg"], RESULTS["reptile"]]},
+    )
+    text = report.table(found)
+    assert cell(text, "reptile", "versus") == "+10.0"
+    assert "by repetition: +20.0, +0.0" in text
+    assert cell(text, "reptile", "seconds") == "17"  # (4 + 30) / 2
+    assert len(plots.plot(found).axes[0].lines) == 2 * 2 * 2 + 2

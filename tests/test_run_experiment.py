@@ -183,7 +183,7 @@ def test_table_has_a_row_for_each_algorithm_with_its_budget(finished):
     text = (finished / "comparison.md").read_text()
     batches = pd.read_csv(finished / "reptile" / "metrics.csv")["train/num_batches"].sum()
     for name in ("reptile", "fedavg"):
-        assert cell(text, name, "gradient evaluations") == f"{int(batches):,}"
+        assert cell(text, name, "gradients") == f"{int(batches):,}"
     assert "Data source: **tff**" in text
     assert "reptile differs from fedavg in that its server step falls linearly to 0" in text
 

@@ -1,4 +1,4 @@
-"""Compares algorithms on the same test clients: intervals, paired differences, and both in words.
+"""Compares algorithms on the same test clients: intervals and paired differences.
 
 The intervals are over clients: they say how far the means would move with other clients of the same
 kind. They do not say how far they would move with another training run; repetitions show that.
@@ -25,9 +25,6 @@ _RESAMPLES = 9999
 _NUMBERS_AT_ONCE = 2_000_000  # drawn in one go: bounds the memory of many clients
 # Two means over repetitions that differ by less than this are the same number, summed differently.
 _TIE = 1e-9
-# A difference of this many standard errors is found in four of five experiments at 95 %:
-# 1.96 + 0.84, the quantiles of the normal distribution at 97.5 % and 80 %.
-_STANDARD_ERRORS = scipy.stats.norm.ppf(0.975) + scipy.stats.norm.ppf(0.8)
 
 Repetitions = Sequence[Mapping[str, Any]]
 
@@ -191,113 +188,3 @@ def _versus(after: pd.Series, reference: pd.Series, sign: int, seed: int) -> dic
 def _means(frame: pd.DataFrame) -> dict[str, float | None]:
     finite = frame.dropna()
     return {name: float(finite[name].mean()) if len(finite) else None for name in finite}
-
-
-def sentences(
-    comparison: Mapping[str, Any], higher_is_better: bool = True, clients: str = "test clients"
-) -> list[str]:
-    """Says in words how each algorithm does against the baseline, a sentence each.
-
-    Args:
-      comparison: What `compare` returned.
-      higher_is_better: Whether more of the metric is better.
-      clients: What the clients are, such as "writers".
-    """
-    return [
-        _sentence(comparison, name, higher_is_better, clients)
-        for name, row in comparison["algorithms"].items()
-        if row["versus_baseline"] is not None
-    ]
-
-
-def _sentence(
-    comparison: Mapping[str, Any], name: str, higher_is_better: bool, clients: str
-) -> str:
-    baseline, count = comparison["baseline"], comparison["num_clients"]
-    row = comparison["algorithms"][name]
-    versus, unit = row["versus_baseline"], Unit(comparison["metric"])
-    mean, (low, high) = versus["mean"], versus["ci95"]
-    where = f"these {count:,} {clients}"
-    if mean is None or low is None:
-        text = f"{name} and {baseline} cannot be compared: fewer than two of {where} have a value"
-    elif low == high == 0:
-        text = f"{name} and {baseline} do exactly alike on each of {where}"
-    elif low <= 0 <= high:
-        signed = f"{unit.signed(mean)} {unit.plural} (95 %: {unit.signed(low)} to "
-        text = (
-            f"no difference between {name} and {baseline} can be told on {where}: {signed}"
-            f"{unit.signed(high)}); {_clients_needed(comparison, name, clients)}"
-        )
-    else:
-        better = (mean > 0) == higher_is_better
-        low, high = sorted((abs(low), abs(high)))
-        text = (
-            f"on {where} {name} is {'better' if better else 'worse'} than {baseline} by "
-            f"{unit.number(abs(mean))} {unit.plural} (95 %: {unit.number(low)} to "
-            f"{unit.number(high)})"
-        )
-    return (
-        text[0].upper()
-        + text[1:]
-        + _of_seeds(comparison, name, unit)
-        + _diverged(comparison, name, clients)
-        + "."
-    )
-
-
-def _clients_needed(comparison: Mapping[str, Any], name: str, clients: str) -> str:
-    """Says how many clients would show a difference worth having, four times of five."""
-    low, high = comparison["algorithms"][name]["versus_baseline"]["ci95"]
-    after = comparison["algorithms"][comparison["baseline"]]["after"]["mean"]
-    if Unit(comparison["metric"]).is_share:
-        worth, words = 0.01, "one of a point"
-    else:
-        worth, words = abs(after) / 10, f"one of a tenth of {comparison['baseline']}'s"
-    if not worth:
-        return "more clients may tell"
-    count = comparison["num_clients"]
-    deviation = (high - low) / 2 / scipy.stats.norm.ppf(0.975) * math.sqrt(count)
-    needed = max(2, math.ceil((_STANDARD_ERRORS * deviation / worth) ** 2))
-    if needed <= count:
-        return f"{words} would have been seen here in four of five such tests"
-    digits = 10 ** max(0, len(str(needed)) - 2)
-    return (
-        f"about {math.ceil(needed / digits) * digits:,} {clients} would be needed to see {words} "
-        "(in four of five such tests)"
-    )
-
-
-def _of_seeds(comparison: Mapping[str, Any], name: str, unit: Unit) -> str:
-    """Says the difference of each repetition, which the interval over clients does not cover."""
-    mine = comparison["algorithms"][name]["repetitions"]
-    theirs = comparison["algorithms"][comparison["baseline"]]["repetitions"]
-    pairs = [(a["after"], b["after"]) for a, b in zip(mine, theirs)]
-    if len(pairs) < 2 or any(None in pair for pair in pairs):
-        return ""
-    return f"; by repetition: {', '.join(unit.signed(a - b) for a, b in pairs)}"
-
-
-def _diverged(comparison: Mapping[str, Any], name: str, clients: str) -> str:
-    counts = {
-        one: comparison["algorithms"][one]["diverged"] for one in (name, comparison["baseline"])
-    }
-    said = " and ".join(f"with {one} on {count:,}" for one, count in counts.items() if count)
-    if not said:
-        return ""
-    return f"; adapting diverged {said} of the {clients}, who are in no mean but count as lost"
-
-
-class Unit:
-    """How a metric's figures are written: shares in points of a hundred, others as they are."""
-
-    def __init__(self, metric: str):
-        self.is_share = "accuracy" in metric
-        self.plural = "points" if self.is_share else f"of {metric}"
-
-    def number(self, value: float) -> str:
-        """Writes a difference without a sign's plus."""
-        return f"{100 * value:.1f}" if self.is_share else f"{value:.3g}"
-
-    def signed(self, value: float) -> str:
-        """Writes a difference with its sign."""
-        return f"{100 * value:+.1f}" if self.is_share else f"{value:+.3g}"

@@ -14,6 +14,7 @@ from tff_fedmeta.experiment import (
     evaluation,
     model_files,
     report,
+    results,
     run_directory,
     summary,
     task_measures,
@@ -66,7 +67,7 @@ def run(
             config, task, algorithm, read, evaluators, directory, client_clock
         )
         # From the rows, so that a continued run accounts for its first part too.
-        metrics = report.read_metrics(directory)
+        metrics = results.read_metrics(directory)
         timings["training"][algorithm] = metrics["seconds"].sum()
         if "client_seconds" in metrics:
             timings["client_work"][algorithm] = metrics["client_seconds"].sum()

@@ -3,7 +3,8 @@
     OUTPUT_DIR/
       config.json  versions.json  timings.json
       vocabulary.json or whatever else a task has to be used with
-      comparison.md  comparison.png                    a run that has the table is finished
+      comparison.json  comparison.png
+      comparison.md                                    a run that has the table is finished
       checksums.json                                   of the files of a finished run
       example_client.png                               where the task can draw a client
       ALGORITHM/metrics.csv  checkpoints/  tensorboard/  adaptation_test.json
@@ -37,7 +38,9 @@ CHECKSUMS = "checksums.json"
 # What stands where, as a file (True) or as a directory.
 _KINDS = {
     **dict.fromkeys(("config.json", "versions.json", "timings.json", COMPARISON), True),
-    **dict.fromkeys(("comparison.png", "example_client.png", CHECKSUMS, ".lock"), True),
+    **dict.fromkeys(
+        ("comparison.json", "comparison.png", "example_client.png", CHECKSUMS, ".lock"), True
+    ),
 }
 _KINDS_OF_ALGORITHM = {
     **dict.fromkeys((".", "checkpoints", "tensorboard", "keras_model"), False),
@@ -77,7 +80,7 @@ def find_run(
         raise ValueError(f"{output_dir} cannot be written: {nearest} does not allow it. {advice}")
     _check_kinds(output_dir, config.algorithms)
     if not config_file.exists():
-        ours = [COMPARISON, "comparison.png", "timings.json", *config.algorithms]
+        ours = [COMPARISON, "comparison.json", "comparison.png", "timings.json", *config.algorithms]
         clash = [name for name in ours if (output_dir / name).exists()]
         if clash:
             raise ValueError(

@@ -35,11 +35,12 @@ KWARGS = {
     "meta_sgd": META,
     "anil": META,
     "per_fedavg": dict(LOCAL, meta_learning_rate=0.1, local_meta_steps=2),
+    "fedbabu": LOCAL,
     "imaml": dict(META, proximal_strength=2.0, cg_steps=3),
     "pfedme": dict(LOCAL, proximal_strength=2.0, local_rounds=2, local_learning_rate=0.4),
 }
 # Those that split a client, and need two examples of it.
-SPLITTING = tuple(name for name in fm.ALGORITHMS if name not in ("reptile", "pfedme"))
+SPLITTING = tuple(name for name in fm.ALGORITHMS if name not in ("reptile", "pfedme", "fedbabu"))
 # For what all algorithms have from the same few lines: one that trains, one that differentiates.
 two_algorithms = pytest.mark.parametrize("name", ["reptile", "maml"])
 NUM_EXAMPLES = tff.learning.ClientWeighting.NUM_EXAMPLES
@@ -520,7 +521,7 @@ def test_frozen_batch_normalisation_trains(name):
 
 def test_second_order_refuses_a_stochastic_layer_by_name(name):
     dropout = with_layer(lambda: tf.keras.layers.Dropout(0.5, name="my_dropout"))
-    if name in ("reptile", "fomaml", "pfedme"):
+    if name in ("reptile", "fomaml", "pfedme", "fedbabu"):
         assert run(build(name, dropout), clients(5, 14))[1]["clients"]["contributing"] == 2
         return
     with pytest.raises(ValueError, match=r"my_dropout.*take the layer out.*first_order=True"):

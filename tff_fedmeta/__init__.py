@@ -28,6 +28,7 @@ _PUBLIC = {
     "build_anil": "algorithms.maml",
     "build_client_work": "algorithms.client_work",
     "build_fedavg": "algorithms.baselines",
+    "build_fedbabu": "algorithms.fedbabu",
     "build_fedprox": "algorithms.baselines",
     "build_fedsgd": "algorithms.baselines",
     "build_imaml": "algorithms.imaml",

@@ -32,6 +32,7 @@ def build_client_work(
     metrics_aggregator: Optional[Callable[..., Any]] = None,
     min_examples: int = 1,
     roles: bool = False,
+    partial: bool = False,
 ) -> tff.learning.templates.ClientWorkProcess:
     """Makes TFF client work of a local update.
 
@@ -48,6 +49,7 @@ def build_client_work(
         the counts of `clients` and `work` too, so that with secure sums nothing is in the clear.
       min_examples: The fewest examples the local update can use.
       roles: Whether clients have a role and do as it says (`failures.Role`).
+      partial: Whether the update is of some of the trainable weights alone, which are then sent.
 
     Returns:
       A client work process over one-element client datasets (`client_data.client_dataset`). Its
@@ -72,7 +74,9 @@ def build_client_work(
     @tff.tensorflow.computation(types.weights, types.client)
     def work(weights: Any, dataset: Any) -> Any:
         model = client_model.build_client_model(model_fn)
-        return _run_client(model, compute_update, weights, dataset, client_weighting, min_examples)
+        return _run_client(
+            model, compute_update, weights, dataset, client_weighting, min_examples, partial
+        )
 
     @tff.federated_computation
     def initialize() -> Any:
@@ -113,6 +117,7 @@ def _run_client(
     dataset: Any,
     client_weighting: Any,
     min_examples: Any,
+    partial: bool,
 ) -> Any:
     """Returns one client's `ClientResult`, and unfinalized metrics with the counts among them."""
 
@@ -151,7 +156,7 @@ def _run_client(
             gradient_evaluations=tf.where(contributes, sent.gradient_evaluations, 0),
         )
         result = tff.learning.templates.ClientResult(
-            update=tf.nest.pack_sequence_as(weights.trainable, update),
+            update=update if partial else tf.nest.pack_sequence_as(weights.trainable, update),
             update_weight=tf.where(contributes, weight, 0.0),
         )
         counts = collections.OrderedDict(clients=clients, work=work)

@@ -5,6 +5,7 @@ methods with a support and a query, at `maml.build_maml`.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any, Callable, NamedTuple, Optional
 
 import tensorflow as tf
@@ -56,6 +57,7 @@ def compose_update(
     *,
     min_examples: int = 1,
     initial_rate: Optional[float] = None,
+    sent: Optional[Sequence[int]] = None,
 ) -> tff.learning.templates.LearningProcess:
     """Builds the learning process of an update that every client computes.
 
@@ -66,6 +68,7 @@ def compose_update(
       default_server_optimizer: Applies the mean update where `federation` has no optimizer.
       min_examples: The fewest examples of a client that contributes.
       initial_rate: Where a learnt rate for each weight starts; None: there are none.
+      sent: Which of the model's trainable variables an update is of; None: all. The others stay.
     """
     work = client_work.build_client_work(
         model_fn,
@@ -75,6 +78,7 @@ def compose_update(
         metrics_aggregator=federation.metrics_aggregator,
         min_examples=min_examples,
         roles=federation.roles,
+        partial=sent is not None,
     )
     return compose(
         model_fn,
@@ -82,6 +86,7 @@ def compose_update(
         federation.server_optimizer or default_server_optimizer,
         federation.model_aggregator,
         initial_rate,
+        sent,
     )
 
 
@@ -130,6 +135,7 @@ def compose(
     server_optimizer: tff.learning.optimizers.Optimizer,
     model_aggregator: Optional[Any] = None,
     initial_rate: Optional[float] = None,
+    sent: Optional[Sequence[int]] = None,
 ) -> tff.learning.templates.LearningProcess:
     """Composes client work with TFF's broadcast, an aggregator and a server optimizer.
 
@@ -141,6 +147,8 @@ def compose(
       server_optimizer: Applies the mean update.
       model_aggregator: A TFF aggregation factory; None is the weighted mean.
       initial_rate: What a learnt rate for each weight starts from; None: there are none.
+      sent: Which of the trainable tensors the clients' updates are of; None: all. The others are
+        broadcast, and stay as they are.
     """
 
     @tff.tensorflow.computation
@@ -153,13 +161,58 @@ def compose(
 
     weights_type = initial_weights.type_signature.result
     aggregator = taking_weights(model_aggregator)
+    if sent is None:
+        sent_type = weights_type.trainable
+        finalizer = tff.learning.templates.build_apply_optimizer_finalizer(
+            server_optimizer, weights_type
+        )
+    else:
+        sent_type = tff.to_type([weights_type.trainable[index] for index in sent])
+        finalizer = _partial_finalizer(server_optimizer, weights_type, sent_type, sent)
     return tff.learning.templates.compose_learning_process(
         initial_weights,
         tff.learning.templates.build_broadcast_process(weights_type),
         work,
-        aggregator.create(weights_type.trainable, tff.TensorType(tf.float32.as_numpy_dtype)),
-        tff.learning.templates.build_apply_optimizer_finalizer(server_optimizer, weights_type),
+        aggregator.create(sent_type, tff.TensorType(tf.float32.as_numpy_dtype)),
+        finalizer,
     )
+
+
+def _partial_finalizer(
+    server_optimizer: tff.learning.optimizers.Optimizer,
+    weights_type: Any,
+    sent_type: Any,
+    sent: Sequence[int],
+) -> tff.learning.templates.FinalizerProcess:
+    """Returns the server's step of some of the trainable tensors; the others stay."""
+    build = tff.learning.models.ModelWeights
+
+    @tff.tensorflow.computation(weights_type)
+    def take(weights: Any) -> Any:
+        return build([weights.trainable[index] for index in sent], weights.non_trainable)
+
+    @tff.tensorflow.computation(weights_type, take.type_signature.result)
+    def put(weights: Any, part: Any) -> Any:
+        trainable = list(weights.trainable)
+        for index, tensor in zip(sent, part.trainable):
+            trainable[index] = tensor
+        return build(trainable, weights.non_trainable)
+
+    finalizer = tff.learning.templates.build_apply_optimizer_finalizer(
+        server_optimizer, take.type_signature.result
+    )
+
+    @tff.federated_computation(
+        finalizer.initialize.type_signature.result,
+        tff.FederatedType(weights_type, tff.SERVER),
+        tff.FederatedType(sent_type, tff.SERVER),
+    )
+    def step(state: Any, weights: Any, update: Any) -> Any:
+        output = finalizer.next(state, tff.federated_map(take, weights), update)
+        moved = tff.federated_map(put, (weights, output.result))
+        return tff.templates.MeasuredProcessOutput(output.state, moved, output.measurements)
+
+    return tff.learning.templates.FinalizerProcess(finalizer.initialize, step)
 
 
 def taking_weights(model_aggregator: Optional[Any]) -> Any:

@@ -180,6 +180,22 @@ def head_variables(model: tff.learning.models.VariableModel, head_layers: int) -
     return [index for index, layer in enumerate(layer_of) if layer in head]
 
 
+def body_variables(model: tff.learning.models.VariableModel, head_layers: int) -> list[int]:
+    """Returns which of `model.trainable_variables` are not of the head; see `head_variables`.
+
+    Raises:
+      ValueError: If there are none, as the head is the whole model, or as `head_variables` does.
+    """
+    head = set(head_variables(model, head_layers))
+    body = [index for index in range(len(model.trainable_variables)) if index not in head]
+    if not body:
+        raise ValueError(
+            f"head_layers is {head_layers}, so that the head is the whole model and nothing is "
+            "left to train: give fewer."
+        )
+    return body
+
+
 def _trace_training(model_fn: Callable[[], tff.learning.models.VariableModel]) -> list[_Op]:
     """Returns all ops that a forward pass in training can reach, those in functions included."""
     with tf.Graph().as_default():  # keeps this model's variables out of the caller's graph

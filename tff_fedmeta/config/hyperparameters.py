@@ -134,6 +134,15 @@ class PerFedAvg(MAML):
 
 
 @dataclasses.dataclass(frozen=True)
+class FedBABU(FedAvg):
+    """Hyperparameters of FedBABU."""
+
+    head_layers: int = setting(
+        1, "Layers with weights, counted from the end, that are not trained.", at_least=1
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class IMAML(MAML):
     """Hyperparameters of iMAML."""
 

@@ -115,7 +115,7 @@ def _prepare(argv: Sequence[str]) -> Optional[_Prepared]:
     if values["dataset"] == "help":
         return _say_datasets()
     config = _configuration(values, hashes)
-    output_dir = Path(values["output_dir"]) if values["output_dir"] else None
+    output_dir = Path(values["output_dir"]).expanduser() if values["output_dir"] else None
     if output_dir is not None:  # a wrong directory is said before any data is loaded
         found = run_directory.find_run(config, output_dir, values["resume"])
         if found is not None and run_directory.is_finished(output_dir):

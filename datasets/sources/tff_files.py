@@ -51,7 +51,9 @@ FREE_BYTES = 5 * 2**30  # an unpacked file takes a few gigabytes
 
 def directory(cache_dir: str | os.PathLike[str] | None) -> pathlib.Path:
     """Returns the cache directory that is meant: None is TFF's own default."""
-    return pathlib.Path.home() / ".tff" if cache_dir is None else pathlib.Path(cache_dir)
+    return (
+        pathlib.Path.home() / ".tff" if cache_dir is None else pathlib.Path(cache_dir).expanduser()
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,12 +9,14 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_fedmeta import checks
+from tff_fedmeta.algorithms.door import at_the_door
 from tff_fedmeta.client import inner_loop, minibatches, model_checks, support_query
 from tff_fedmeta.client import model as client_model
 from tff_fedmeta.client.meta_gradient import split_and_plan
 from tff_fedmeta.client.rules import SGD, ProximalSGD, Rule, build_rule
 
 
+@at_the_door
 def build_adaptation_eval(
     model_fn: client_model.ModelFn,
     *,

@@ -12,6 +12,7 @@ from tensorflow_federated.python.learning.algorithms import fed_sgd
 
 from tff_fedmeta import checks
 from tff_fedmeta.algorithms import client_roles, composition
+from tff_fedmeta.algorithms.door import at_the_door
 from tff_fedmeta.client import minibatches, rules
 from tff_fedmeta.client import model as client_model
 from tff_fedmeta.client.model import ModelFn
@@ -21,6 +22,7 @@ from tff_fedmeta.client.model import ModelFn
 _LOOP = tff.learning.LoopImplementation.DATASET_ITERATOR
 
 
+@at_the_door
 def build_fedavg(
     model_fn: ModelFn,
     *,
@@ -82,6 +84,7 @@ def build_fedavg(
     )
 
 
+@at_the_door
 def build_fedprox(
     model_fn: ModelFn,
     *,
@@ -145,6 +148,7 @@ def build_fedprox(
     )
 
 
+@at_the_door
 def build_fedsgd(
     model_fn: ModelFn,
     *,

@@ -15,6 +15,7 @@ from tff_fedmeta.algorithms.composition import (
     compose_split_update,
     plan_local_training,
 )
+from tff_fedmeta.algorithms.door import at_the_door
 from tff_fedmeta.client import minibatches, model_checks, support_query
 from tff_fedmeta.client.meta_gradient import (
     LocalUpdate,
@@ -81,6 +82,7 @@ def maml(
     )
 
 
+@at_the_door
 def build_maml(
     model_fn: ModelFn,
     *,
@@ -160,6 +162,7 @@ def build_maml(
     )
 
 
+@at_the_door
 def build_meta_sgd(
     model_fn: ModelFn,
     *,
@@ -221,6 +224,7 @@ def build_meta_sgd(
     )
 
 
+@at_the_door
 def build_anil(
     model_fn: ModelFn,
     *,

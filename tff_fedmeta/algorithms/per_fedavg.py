@@ -15,6 +15,7 @@ from tff_fedmeta.algorithms.composition import (
     compose_split_update,
     plan_local_training,
 )
+from tff_fedmeta.algorithms.door import at_the_door
 from tff_fedmeta.client import minibatches, support_query
 from tff_fedmeta.client.meta_gradient import (
     LocalUpdate,
@@ -119,6 +120,7 @@ def per_fedavg(
     return done._replace(update=difference(start, model.trainable_variables))
 
 
+@at_the_door
 def build_per_fedavg(
     model_fn: ModelFn,
     *,

@@ -14,6 +14,7 @@ from tff_fedmeta.algorithms.composition import (
     compose_update,
     plan_local_training,
 )
+from tff_fedmeta.algorithms.door import at_the_door
 from tff_fedmeta.client import inner_loop, minibatches
 from tff_fedmeta.client.meta_gradient import LocalUpdate, difference, read_values
 from tff_fedmeta.client.model import ModelFn
@@ -85,6 +86,7 @@ def pfedme(
     )
 
 
+@at_the_door
 def build_pfedme(
     model_fn: ModelFn,
     *,

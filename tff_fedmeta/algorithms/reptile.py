@@ -11,6 +11,7 @@ from tff_fedmeta.algorithms.composition import (
     compose_update,
     plan_local_training,
 )
+from tff_fedmeta.algorithms.door import at_the_door
 from tff_fedmeta.client import inner_loop, minibatches
 from tff_fedmeta.client.meta_gradient import (
     LocalUpdate,
@@ -62,6 +63,7 @@ def reptile(
     )
 
 
+@at_the_door
 def build_reptile(
     model_fn: ModelFn,
     *,

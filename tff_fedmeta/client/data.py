@@ -36,7 +36,7 @@ def client_dataset(
     Raises:
       ValueError: If x and y differ in their number of examples, or `seed` is not two integers.
     """
-    x, y = (np.asarray(data) if isinstance(data, list) else data for data in (x, y))
+    x, y = (_stack(data) if isinstance(data, list) else data for data in (x, y))
     arrays = [_as_array(data) for data in tf.nest.flatten((x, y))]
     if any(array.ndim == 0 for array in arrays):
         raise ValueError("x and y need a leading dimension of examples, but got a scalar.")
@@ -53,8 +53,32 @@ def client_dataset(
     return _one_element_dataset(element)
 
 
+def _stack(values: list[Any]) -> np.ndarray:
+    """Returns a list of examples as one array."""
+    try:
+        return np.asarray(values)
+    except ValueError:
+        raise ValueError(
+            "A list is taken for the examples, but its parts have different shapes: give several "
+            "inputs as a tuple or a dict of arrays [n, ...], and pad examples to one length."
+        ) from None
+
+
 def _as_array(values: Any) -> np.ndarray:
+    if values is None or isinstance(values, (tf.RaggedTensor, tf.SparseTensor)):
+        raise ValueError(
+            "x and y must be arrays [n, ...], or dicts or tuples of them, but got "
+            f"{'None' if values is None else type(values).__name__}: give labels, and dense arrays "
+            "(RaggedTensor.to_tensor() pads, tf.sparse.to_dense fills)."
+        )
     array = np.asarray(values)
+    if array.dtype == object and not all(isinstance(v, (str, bytes)) for v in array.flat):
+        if not all(isinstance(v, (bool, int, float, np.number, np.bool_)) for v in array.flat):
+            raise ValueError(
+                "The columns of a table must all be numbers or all be text, but they are mixed: "
+                "give the model several inputs, as a dict of arrays, or make numbers of the text."
+            )
+        return array.astype(np.float32)  # numbers and truth values
     return array.astype(np.float32) if array.dtype == np.float64 else array
 
 

@@ -145,5 +145,6 @@ def _check_elements(actual: Any, expected: Any) -> None:
         fits = False
     if not fits:
         raise TypeError(
-            f"A client's dataset has elements {actual}, but the model takes {expected}."
+            f"A client's dataset has elements {actual}, but the model takes {expected}: make it by "
+            "fm.client_dataset(x, y), or of TFF's own clients by fm.client_dataset_from."
         )

@@ -18,6 +18,7 @@ from tff_fedmeta.algorithms.composition import (
     compose_split_update,
     plan_local_training,
 )
+from tff_fedmeta.algorithms.door import at_the_door
 from tff_fedmeta.client import inner_loop, linear_solver, minibatches, support_query
 from tff_fedmeta.client.meta_gradient import (
     HESSIAN_PRODUCT,
@@ -95,6 +96,7 @@ def imaml(
     )
 
 
+@at_the_door
 def build_imaml(
     model_fn: ModelFn,
     *,

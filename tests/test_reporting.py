@@ -301,3 +301,20 @@ def test_repetitions_are_averaged_and_drawn_one_by_one(tmp_path):
     assert "by repetition: +20.0, +0.0" in text
     assert cell(text, "reptile", "seconds") == "17"  # (4 + 30) / 2
     assert len(plots.plot(found).axes[0].lines) == 2 * 2 * 2 + 2
+
+
+def test_every_algorithm_there_is_fits_into_one_figure_in_a_colour_of_its_own(tmp_path):
+    names = tuple(hyperparameter_kinds())
+    config = ExperimentConfig.from_defaults(
+        "emnist",
+        datasets.DATASETS["emnist"].defaults,
+        {"algorithms": names},
+        {},
+        hyperparameter_kinds(),
+    )
+    every_metric = {name: metrics(0.6) for name in names}
+    every_result = {name: RESULTS["reptile"] for name in names}
+    figure = plots.plot(gather(config, TASK, every_metric, every_result))
+    figure.savefig(tmp_path / "figure.png")  # warns, which is an error, if the layout collapses
+    colours = {str(line.get_color()) for line in figure.axes[0].lines if line.get_label() in names}
+    assert len(names) > 10 and len(colours) == len(names)

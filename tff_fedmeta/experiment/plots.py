@@ -7,6 +7,7 @@ from typing import Any, Callable
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -194,4 +195,5 @@ def plot(found: Results) -> Figure:
 
 
 def _color(found: Results, name: str) -> Any:
-    return f"C{list(found.adapted).index(name) % 10}"
+    index = list(found.adapted).index(name)
+    return f"C{index}" if len(found.adapted) <= 10 else colormaps["tab20"](index % 20)

@@ -20,11 +20,10 @@ PY = $(VENV)/bin/python
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /  make \1: /p' Makefile
 
-# Few rounds: Reptile's server step stays as it is, because one that falls to 0 needs a longer run.
 run: $(INSTALLED) ## train on the embedded data and compare [ROUNDS, OUTPUT, ARGS=--flag]
 	$(PY) run_experiment.py --dataset=emnist --data_source=embedded --rounds=$(ROUNDS) \
 	    --num_test_clients=30 --adaptation_learning_rates=0.02,0.05,0.1 \
-	    --hparam=reptile.server_decay=false --output_dir=$(OUTPUT) $(ARGS)
+	    --output_dir=$(OUTPUT) $(ARGS)
 
 # Two processes: most of a test is TensorFlow preparing graphs, which takes one core.
 test: lint ## all checks: lint, then every test [ARGS for pytest]

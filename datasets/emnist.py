@@ -56,7 +56,12 @@ DEFAULTS: dict[str, Any] = {
     "rounds_per_evaluation": 20,
     "rounds_per_checkpoint": 10,
     "hyperparameters": {
-        "reptile": {"inner_learning_rate": 0.1, "server_learning_rate": 1.5},
+        # A rate that falls to 0 over 200 rounds stops before it has arrived.
+        "reptile": {
+            "inner_learning_rate": 0.1,
+            "server_learning_rate": 1.5,
+            "server_decay": False,
+        },
         "fedavg": {"inner_learning_rate": 0.1, "server_learning_rate": 1.5},
         "fedprox": {"inner_learning_rate": 0.1, "server_learning_rate": 1.5},
         **{name: _META_GRADIENTS for name in ("fomaml", "maml", "anil")},

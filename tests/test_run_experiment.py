@@ -185,7 +185,7 @@ def test_table_has_a_row_for_each_algorithm_with_its_budget(finished):
     for name in ("reptile", "fedavg"):
         assert cell(text, name, "gradients") == f"{int(batches):,}"
     assert "Data source: **tff**" in text
-    assert "reptile differs from fedavg in that its server step falls linearly to 0" in text
+    assert "reptile differs from fedavg in that it weighs clients equally" in text
 
 
 def test_plot_and_tensorboard_are_there(finished):
@@ -225,7 +225,7 @@ def test_finished_run_says_so_and_changes_nothing(finished, cache, capsys):
     [
         (["--rounds=4"], "rounds 4 here, 3 there"),
         (["--seed=1"], "seed 1 here, 0 there"),
-        (["--hparam=reptile.server_decay=false"], "server_decay"),
+        (["--hparam=reptile.server_decay=true"], "server_decay"),
         (["--noresume"], "holds this run already"),
     ],
 )

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, Optional
 
 import datasets
-from tff_fedmeta import command_line, plugins, runtime
+from tff_fedmeta import command_line, export, plugins, runtime
 from tff_fedmeta.algorithms import registry
 from tff_fedmeta.checks import check_choice
 from tff_fedmeta.command_line import MULTI, Flag
@@ -49,6 +49,12 @@ _HYPERPARAMETERS = [
 _RUNNING = [
     Flag("output_dir", str, None, "Where all files go [runs/DATASET-HASH]."),
     Flag("resume", bool, True, "Continue a run found in OUTPUT_DIR; --noresume refuses to."),
+    Flag(
+        "export",
+        command_line.LIST,
+        [export.KERAS],
+        f"What trained models are written as, of: {', '.join(export.FORMATS)}.",
+    ),
 ]
 _TRAINING = ("algorithms", "rounds", "clients_per_round", "batch_size", "inner_epochs")
 _EVALUATION = ("support_fraction", "adaptation", "num_test_clients", "rounds_per_evaluation")
@@ -89,6 +95,7 @@ class _Prepared(NamedTuple):
       task: Its task.
       output_dir: Where the files go.
       seconds: How long loading the data took.
+      formats: What trained models are written as.
     """
 
     lock: IO[str]
@@ -96,6 +103,7 @@ class _Prepared(NamedTuple):
     task: datasets.Task
     output_dir: Path
     seconds: float
+    formats: Sequence[str]
 
 
 def _prepare(argv: Sequence[str]) -> Optional[_Prepared]:
@@ -115,6 +123,8 @@ def _prepare(argv: Sequence[str]) -> Optional[_Prepared]:
     if values["dataset"] == "help":
         return _say_datasets()
     config = _configuration(values, hashes)
+    for name in values["export"]:
+        check_choice("--export", name, export.FORMATS)
     output_dir = Path(values["output_dir"]).expanduser() if values["output_dir"] else None
     if output_dir is not None:  # a wrong directory is said before any data is loaded
         found = run_directory.find_run(config, output_dir, values["resume"])
@@ -138,7 +148,7 @@ def _prepare(argv: Sequence[str]) -> Optional[_Prepared]:
     if run_directory.is_finished(output_dir):
         return _say_finished(output_dir)
     lock = run_directory.claim(config, output_dir, task.assets)
-    return _Prepared(lock, config, task, output_dir, seconds)
+    return _Prepared(lock, config, task, output_dir, seconds, values["export"])
 
 
 def _groups() -> dict[str, list[Flag]]:
@@ -337,7 +347,7 @@ def _run(prepared: _Prepared) -> int:
     try:
         with RUNTIMES[config.runtime](output_dir) as context:
             clock = getattr(context, "client_clock", None)
-            table = run.run(config, task, output_dir, prepared.seconds, clock)
+            table = run.run(config, task, output_dir, prepared.seconds, clock, prepared.formats)
     except (
         summary.NothingToMeasureError,
         model_checks.ModelError,

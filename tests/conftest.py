@@ -29,6 +29,7 @@ SLOW_MODULES = frozenset(
         "test_run_failures",
         "test_run_family",
         "test_runtime",
+        "test_tflite",
         "test_worker_runtime",
     }
 )

@@ -46,6 +46,7 @@ def finished(cache, tmp_path_factory):
         "--adaptation_learning_rates=0.05",
         "--rounds_per_evaluation=2",
         "--inner_learning_rate=0.05",  # FedSGD has none,
+        "--export=keras,tflite",
     ]
     assert run_experiment.main(arguments) == 0
     return directory

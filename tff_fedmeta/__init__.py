@@ -50,7 +50,8 @@ _PUBLIC = {
     "setting": "config.schema",
     "split_support_query": "client.support_query",
     "stream_seed": "seeds",
-    "to_keras": "export",
+    "to_keras": "export.keras",
+    "to_tflite": "export.tflite",
     "train_locally": "client.inner_loop:train",
     "worker_runtime": "runtime.worker",
 }

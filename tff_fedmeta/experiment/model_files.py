@@ -1,8 +1,10 @@
 """The Keras model that a run leaves for each algorithm, and what adapts it."""
 
 import io
+import logging
 import os
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -14,7 +16,11 @@ from tff_fedmeta.client import model_checks
 from tff_fedmeta.config import ExperimentConfig
 from tff_fedmeta.experiment import run_directory
 from tff_fedmeta.experiment.evaluation import Scope
+from tff_fedmeta.export import keras, tflite
 
+_LOG = logging.getLogger(__name__)
+
+TFLITE_FILE = "adaptable.tflite"
 RATES = "adaptation_rates.npz"
 
 
@@ -26,6 +32,7 @@ def export_model(
     weights: Any,
     chosen: Mapping[str, Any],
     directory: Path,
+    formats: Collection[str] = (export.KERAS,),
 ) -> tf.keras.Model:
     """Writes the trained Keras model with what is needed to adapt it, and returns it.
 
@@ -40,11 +47,13 @@ def export_model(
       weights: The trained `ModelWeights`, with learnt rates behind them if there are.
       chosen: {"inner_learning_rate", "steps"} of adaptation.
       directory: Where `model.keras`, `metadata.json` and the task's assets go.
+      formats: Of `export.FORMATS`; `model.keras` is always written. A form that the model cannot
+        take is said in one sentence and left out.
     """
     model, rates = task.build_keras_model(), None
     how: dict[str, Any] = {**chosen, "batch_size": config.adaptation_batch_size}
     how["adapts"] = scope.in_words()
-    export.to_keras(model, weights, learned_rates=scope.learned_rates)
+    keras.to_keras(model, weights, learned_rates=scope.learned_rates)
     if scope.learned_rates:
         # Left uncompiled: no Keras optimizer has a rate for each weight, and another would adapt,
         # but not as it was measured.
@@ -71,11 +80,48 @@ def export_model(
         "adaptation": how,
         "config_hash": config.hash,
     }
+    if export.TFLITE in formats:
+        directory.mkdir(parents=True, exist_ok=True)
+        metadata["tflite"] = _export_tflite(
+            task, model, scope, chosen, rates, directory / TFLITE_FILE
+        )
     save(model, directory, metadata, rates)
     for name, content in task.assets.items():
         write = run_directory.write_text if isinstance(content, str) else run_directory.write_json
         write(directory / name, content)
     return model
+
+
+def _export_tflite(
+    task: Any,
+    model: tf.keras.Model,
+    scope: Scope,
+    chosen: Mapping[str, Any],
+    rates: Optional[Sequence[Any]],
+    path: Path,
+) -> dict[str, Any]:
+    """Writes the TensorFlow Lite file, and returns what `metadata.json` says of it."""
+    try:
+        if scope.proximal_strength:
+            raise tflite.ConversionError(
+                "its step of adaptation is plain SGD, which does not hold the weights to the "
+                "trained ones."
+            )
+        with run_directory.writing(path):
+            facts = tflite.to_tflite(
+                model,
+                loss=task.build_loss(),
+                inner_learning_rate=chosen["inner_learning_rate"],
+                learned_rates=rates,
+                trainable=tflite.ALL if scope.head_layers is None else tflite.HEAD,
+                head_layers=scope.head_layers or 1,
+                path=path,
+                input_spec=task.input_spec,
+            )
+    except tflite.ConversionError as error:
+        _LOG.warning("%s is not written: %s", path, error)
+        return {"error": str(error)}
+    return {"file": path.name, **facts._asdict()}
 
 
 def freeze_body(model: tf.keras.Model, head_layers: int) -> None:
@@ -110,6 +156,7 @@ def save(
     aside = directory / "partial.keras"
     with run_directory.writing(directory / "model.keras"):
         keras_model.save(aside)
+        _compress(aside)
         opened = tf.keras.models.load_model(aside, compile=False)
     for mine, theirs in zip(keras_model.get_weights(), opened.get_weights()):
         if not np.array_equal(mine, theirs, equal_nan=True):
@@ -120,3 +167,16 @@ def save(
         np.savez(content, *rates)
         run_directory.write_bytes(directory / RATES, content.getvalue())
     run_directory.write_json(directory / "metadata.json", metadata)
+
+
+def _compress(path: Path) -> None:
+    """Compresses a Keras archive, in place.
+
+    Keras' SGD keeps a momentum for every weight even where its momentum is 0; stored as they are,
+    these zeros would make the file twice as large.
+    """
+    with zipfile.ZipFile(path) as source:
+        parts = {name: source.read(name) for name in source.namelist()}
+    with zipfile.ZipFile(path, "w") as target:
+        for name, content in parts.items():
+            target.writestr(name, content, zipfile.ZIP_DEFLATED, compresslevel=1)

@@ -3,9 +3,11 @@
 import functools
 import logging
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Callable, Optional
 
+from tff_fedmeta import export
 from tff_fedmeta.client import data as client_data
 from tff_fedmeta.config import ExperimentConfig
 from tff_fedmeta.experiment import (
@@ -30,6 +32,7 @@ def run(
     output_dir: Path,
     data_seconds: float = 0.0,
     client_clock: Optional[Callable[[], float]] = None,
+    formats: Collection[str] = (export.KERAS,),
 ) -> str:
     """Runs an experiment, continuing one that was interrupted, and writes all of its files.
 
@@ -41,6 +44,7 @@ def run(
       output_dir: Where the files go; `run_directory.claim` has checked it.
       data_seconds: How long making the task took, for `timings.json`.
       client_clock: Tells the seconds spent on clients, where the runtime knows them.
+      formats: What trained models are written as, of `export.FORMATS`.
 
     Returns:
       The comparison table, in Markdown.
@@ -131,7 +135,9 @@ def run(
 
         start = time.perf_counter()
         home = directory / "keras_model"
-        model_files.export_model(config, task, algorithm, scope, weights, adapted["chosen"], home)
+        model_files.export_model(
+            config, task, algorithm, scope, weights, adapted["chosen"], home, formats
+        )
         timings["export"][algorithm] = time.perf_counter() - start
     run_directory.write_json(output_dir / "timings.json", timings)
     if drawn:

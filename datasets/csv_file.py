@@ -20,7 +20,7 @@ from datasets import options as schema
 from datasets.data_set import About, DataSet, Request
 from datasets.sources import choice
 from datasets.stand_ins import households
-from datasets.tables import columns, files, models, own_task, selection
+from datasets.tables import columns, files, metrics, models, own_task, selection
 from datasets.task import DATA_SEED, DataError, Task
 
 if TYPE_CHECKING:
@@ -161,6 +161,11 @@ class Options(schema.Options):
         500, "Validation clients at most, of the 10 % of all; the others train.", at_least=1
     )
     test_clients: str | None = schema.option(None, "Clients to test on, comma-separated.")
+    metric: str | None = schema.option(
+        None,
+        "What decides rate and steps of adaptation and is compared; accuracy or mae if not given.",
+        choices=(*metrics.OF_CLASSES, *metrics.OF_QUANTITIES),
+    )
     model: str | None = schema.option(
         None,
         "If not given, mlp for rows and conv1d for windows.",

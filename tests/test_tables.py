@@ -14,8 +14,9 @@ import pytest
 
 import datasets
 from datasets import DataError, table_info
-from datasets.tables import columns, examples, files, judging, prepare, selection
+from datasets.tables import columns, examples, files, judging, metrics, prepare, selection
 from datasets.tables.times import times
+from tff_fedmeta.client import model_checks
 
 CLIENTS = {"client_column": "home", "label_column": "y"}
 EVERYTHING = np.ones(1000, bool)
@@ -494,3 +495,44 @@ def test_validation_clients_are_at_most_so_many(tmp_path):
     task = load(tmp_path / "table.csv", max_validation_clients=1)
     assert [len(task.train_clients), len(task.validation_clients)] == [33, 1]
     assert task.test_clients == usual.test_clients
+
+
+def test_metrics_of_classes_are_those_of_scikit_learn_over_all_passes():
+    from sklearn import metrics as reference
+
+    rng = np.random.default_rng(0)
+    y, logits = rng.choice([0, 0, 0, 1, 3], 300), rng.normal(size=(300, 4)).astype(np.float32)
+    found = {}
+    for metric in metrics.of_classes(4):
+        metric = type(metric).from_config(metric.get_config())  # as TFF makes it
+        for start, stop in ((0, 128), (128, 256), (256, 300)):
+            metric.update_state(y[start:stop], logits[start:stop])
+        found[metric.name] = float(metric.result())
+    said = logits.argmax(axis=1)
+    there = dict(labels=[0, 1, 3], average="macro")
+    assert found["accuracy"] == pytest.approx(reference.accuracy_score(y, said))
+    assert found["balanced_accuracy"] == pytest.approx(reference.recall_score(y, said, **there))
+    assert found["macro_f1"] == pytest.approx(reference.f1_score(y, said, **there))
+
+
+def test_errors_of_quantities_are_over_all_passes_in_the_labels_units():
+    rng = np.random.default_rng(0)
+    y, predicted = rng.normal(size=300).astype(np.float32), rng.normal(size=(300, 1))
+    for metric in metrics.of_quantities(7.0):
+        for start, stop in ((0, 128), (128, 256), (256, 300)):
+            metric.update_state(y[start:stop], predicted[start:stop])
+        error = 7 * (predicted[:, 0] - y)
+        expected = {"mae": np.abs(error).mean(), "rmse": np.sqrt(np.square(error).mean())}
+        assert float(metric.result()) == pytest.approx(expected[metric.name], rel=1e-5)
+
+
+def test_the_metric_that_decides_is_one_of_the_labels_kind(tmp_path):
+    homes().to_csv(tmp_path / "table.csv", index=False)
+    classes = load(tmp_path / "table.csv", metric="macro_f1")
+    assert classes.metric == "macro_f1"
+    model_checks.refuse_uneven_metrics(classes.model_fn)
+    with pytest.raises(DataError, match="--metric must be one of accuracy"):
+        load(tmp_path / "table.csv", metric="rmse")
+    quantity = load(tmp_path / "table.csv", label_column="z", feature_columns="x", metric="rmse")
+    assert quantity.metric == "rmse" and not quantity.higher_is_better
+    model_checks.refuse_uneven_metrics(quantity.model_fn)

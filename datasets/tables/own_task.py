@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from datasets.tables import columns, examples, selection
+from datasets.tables import columns, examples, metrics, selection
 from datasets.task import DATA_SEED, DataError, Task, split_clients
 
 if TYPE_CHECKING:
     import pandas as pd
-    import tensorflow as tf
 
     from datasets.data_set import Request
 
@@ -94,6 +93,13 @@ def build(
     values = columns.encode(frame, fitted, file)
     report["values_brought_to_limits"] = _beyond_limits(frame, fitted)
     is_classes = "classes" in label
+    choices = metrics.OF_CLASSES if is_classes else metrics.OF_QUANTITIES
+    if options.metric not in (None, *choices):
+        kind = "classes" if is_classes else "a quantity"
+        raise DataError(
+            f"--metric must be one of {', '.join(choices)}, as {label_column!r} is {kind}, but is "
+            f"{options.metric}."
+        )
     train_y = np.concatenate([y_of_row[found.label_rows[client]] for client in train])
     warnings = _suspicious(frame, options, fitted, in_training, labels)
     _say(frame, found, fitted, label, report, [*said, *warnings])
@@ -130,13 +136,15 @@ def build(
         read_client=read_client,
         build_keras_model=build_model,
         build_front=functools.partial(models.front, shape, normalisation),
-        build_loss=_cross_entropy if is_classes else tf.keras.losses.MeanSquaredError,
-        build_metrics=_accuracy if is_classes else lambda: _absolute_error(label["scale"]),
+        build_loss=metrics.cross_entropy if is_classes else tf.keras.losses.MeanSquaredError,
+        build_metrics=functools.partial(metrics.of_classes, len(label["classes"]))
+        if is_classes
+        else functools.partial(metrics.of_quantities, label["scale"]),
         input_spec=(
             tf.TensorSpec([None, *shape], tf.float32),
             tf.TensorSpec([None], y_of_row.dtype),
         ),
-        metric="accuracy" if is_classes else "mae",
+        metric=options.metric or choices[0],
         higher_is_better=is_classes,
         split=split,
         measures=measures,
@@ -353,38 +361,3 @@ def _say(
         else:
             lines.append(f"Left out, {plain}: {count:,}.")
     print("\n".join(lines), file=sys.stderr, flush=True)
-
-
-def _cross_entropy() -> tf.keras.losses.Loss:
-    import tensorflow as tf
-
-    return tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-
-
-def _accuracy() -> list[tf.keras.metrics.Metric]:
-    import tensorflow as tf
-
-    return [tf.keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
-
-
-def _absolute_error(scale: float) -> list[tf.keras.metrics.Metric]:
-    """Builds the mean absolute error in the label's units, where y is standardised by `scale`."""
-    import tensorflow as tf
-
-    class AbsoluteError(tf.keras.metrics.MeanAbsoluteError):
-        def __init__(self, scale: float, name: str = "mae", dtype: Any = None) -> None:
-            super().__init__(name, dtype)
-            self._scale = scale
-
-        def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-            # As columns: of two vectors Keras would count one error, that of the whole batch.
-            y_true, y_pred = tf.reshape(y_true, [-1, 1]), tf.reshape(y_pred, [-1, 1])
-            return super().update_state(y_true, y_pred, sample_weight)
-
-        def result(self) -> tf.Tensor:
-            return self._scale * super().result()
-
-        def get_config(self) -> dict[str, Any]:
-            return {"scale": self._scale, "name": self.name, "dtype": self.dtype}
-
-    return [AbsoluteError(scale)]

@@ -1,4 +1,6 @@
-"""Weights that commit 9f5a55c computed, bit for bit.
+"""Weights of every algorithm after three rounds, bit for bit as they were computed once.
+
+Clients are added up in the order of `runtime/tree_sum.py`.
 
 `PYTHONPATH=. python tests/test_golden.py` renews the file: only where a change of the arithmetic is
 intended, and with a line in CHANGELOG.

@@ -18,7 +18,7 @@ from conftest import (
 
 import tff_fedmeta as fm
 from tff_fedmeta import runtime
-from tff_fedmeta.runtime import computations, execution_context
+from tff_fedmeta.runtime import computations, engine
 from tff_fedmeta.runtime.worker import worker_runtime
 
 # More clients than are trained one at a time, of unequal sizes, some of them left out.
@@ -255,7 +255,7 @@ def test_what_cannot_run_here_is_said():
     with (
         fm.local_runtime(),
         pytest.raises(
-            computations.UnsupportedComputationError, match=r"cannot be run in this process"
+            computations.UnsupportedComputationError, match=r"cannot be run by local_runtime\(\)"
         ),
     ):
         twice_summed([1, 2])
@@ -411,21 +411,21 @@ def test_computations_that_are_gone_are_forgotten():
 
 
 def test_waiting_results_are_bounded_however_many_clients_there_are():
-    context = execution_context.InProcessContext(2)
+    threads = engine.ThreadEngine(2)
     done, most = [], 0
-    results = context._in_order(lambda task: done.append(task) or task, range(500))
+    results = threads.map(lambda task: done.append(task) or task, range(500))
     for consumed, result in enumerate(results):
         assert result == consumed
         most = max(most, len(done) - consumed)
-    context.close()
+    threads.close()
     assert most <= 9 and len(done) == 500
 
 
 def test_client_clock_is_the_mean_over_threads():
-    context = execution_context.InProcessContext(2)
-    list(context._in_order(time.sleep, [0.1, 0.1, 0.2]))
-    context.close()
-    assert 0.2 <= context.client_clock() < 0.3
+    threads = engine.ThreadEngine(2)
+    list(threads.map(time.sleep, [0.1, 0.1, 0.2]))
+    threads.close()
+    assert 0.2 <= threads.client_clock() < 0.3
 
 
 def test_error_in_one_client_ends_the_round_and_the_next_one_runs():

@@ -1,17 +1,18 @@
-"""How the values of clients, datasets above all, get into a graph."""
+"""How the values of clients, datasets above all, get into a graph.
 
-import collections
-from collections.abc import Mapping, Sequence
+Nothing here imports TensorFlow Federated: a process that only works on clients need not, either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_federated as tff
-
-from tff_fedmeta.runtime import tff_values
 
 
-class ClientInputs:
+class ClientFeeds:
     """The tensors that a client of a type is fed as.
 
     A dataset of one element is fed as that element. Others are fed as their serialized graphs,
@@ -21,10 +22,15 @@ class ClientInputs:
       specs: What a client is fed as: a `tf.TensorSpec` for each tensor.
     """
 
-    def __init__(self, client_type: tff.Type, one_element: bool):
-        """Takes the type of a client's value, and whether all of its datasets have one element."""
+    def __init__(self, leaves: Sequence[Any], one_element: bool):
+        """Takes the specs of a client's leaves, and whether all of its datasets have one element.
+
+        Args:
+          leaves: `tf.TensorSpec` and `tf.data.DatasetSpec` (`tff_values.leaf_specs`).
+          one_element: Whether all datasets of all clients have exactly one element.
+        """
         self._one_element = one_element
-        self._leaves = [_leaf_spec(leaf) for leaf in tff_values.leaf_types(client_type)]
+        self._leaves = list(leaves)
         self._tensors = [self._tensors_of(leaf) for leaf in self._leaves]
         self.specs = [spec for specs in self._tensors for spec in specs]
 
@@ -113,25 +119,6 @@ def largest_first(clients: Sequence[list[Any]]) -> list[int]:
 
 def _datasets(leaves: list[Any]) -> list[tf.data.Dataset]:
     return [leaf for leaf in leaves if isinstance(leaf, tf.data.Dataset)]
-
-
-def _leaf_spec(leaf: Any) -> Any:
-    if isinstance(leaf, tff.SequenceType):
-        return tf.data.DatasetSpec(_element_spec(leaf.element))
-    return tf.TensorSpec(leaf.shape, leaf.dtype)
-
-
-def _element_spec(type_spec: Any) -> Any:
-    """The structure of a dataset's elements; tf.data orders the tensors of a mapping by name."""
-    if not isinstance(type_spec, tff.StructType):
-        return tf.TensorSpec(type_spec.shape, type_spec.dtype)
-    fields = [
-        (name, _element_spec(field)) for name, field in tff.structure.iter_elements(type_spec)
-    ]
-    container = type_spec.python_container or collections.OrderedDict
-    if fields and fields[0][0] is not None and issubclass(container, Mapping):
-        return collections.OrderedDict(fields)
-    return tuple(field for _, field in fields)
 
 
 def _check_elements(actual: Any, expected: Any) -> None:

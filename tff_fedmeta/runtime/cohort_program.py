@@ -1,32 +1,33 @@
-"""A cohort's part of a round as a program: trains clients and adds up their updates.
+"""A cohort's part of a round as programs: one trains clients and adds up, one adds up sums."""
 
-What is in memory is the sums and the clients that are being trained, however many there are.
-"""
-
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Callable, Optional
+from collections.abc import Sequence
+from typing import Any, Optional
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_fedmeta.runtime import tff_values
-from tff_fedmeta.runtime.client_feeds import ClientInputs, largest_first
-from tff_fedmeta.runtime.programs import GraphFunction, Program, placeholder, placeholders
-
-# A map that computes side by side and yields in order.
-InOrder = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
-
-# Clients that one call trains, one after the other: a call costs as much as a small client does.
-# Smaller cohorts take one at a time, for all threads to have work.
-_CLIENTS_PER_CALL = 4
-_SMALL_COHORT = 64
+from tff_fedmeta.runtime.client_feeds import ClientFeeds
+from tff_fedmeta.runtime.graph_functions import (
+    GraphFunction,
+    placeholder,
+    placeholders,
+    program,
+    program_of,
+)
+from tff_fedmeta.runtime.programs import Program
+from tff_fedmeta.runtime.work import CLIENTS_PER_CALL
 
 
 class Sums:
     """How updates are added up: TFF's accumulators, and behind them its secure sums.
 
     Secure sums are computed as they are defined; their cryptography is the deployment's.
+
+    Attributes:
+      num_accumulators: How many of the sums' tensors are TFF's accumulators.
+      merge_program: (sums, sums) -> their sum.
     """
 
     def __init__(self, form: Any):
@@ -42,14 +43,14 @@ class Sums:
         self._types = accumulator_types + self._secure_types
         merge = GraphFunction(form.merge, "merge")
         with tf.Graph().as_default() as graph:
-            self._zero_program = Program(graph, [], self.zero())
+            self._zero_program = program(graph, [], self.zero())
         with tf.Graph().as_default() as graph:
             one, other = ([placeholder(leaf) for leaf in self._types] for _ in range(2))
             count = self.num_accumulators
             merged = merge(one[:count] + other[:count])
             moduli = [modulus for _, modulus in self._limits]
             merged += map(_added, one[count:], other[count:], moduli)
-            self._merge_program = Program(graph, one + other, merged)
+            self.merge_program = program(graph, one + other, merged)
 
     @property
     def shapes(self) -> list[tf.TensorShape]:
@@ -83,77 +84,53 @@ class Sums:
                 secure.append(_added(total, value, modulus))
         return accumulators + secure
 
-    def total(self, parts: Iterable[Sequence[np.ndarray]]) -> list[np.ndarray]:
-        """Returns the sum of the sums, added in the order given."""
-        total: list[np.ndarray] = []
-        for part in parts:
-            total = self._merge_program([*total, *part]) if total else list(part)
-        return total or self._zero_program([])
+    def nothing(self) -> list[np.ndarray]:
+        """Returns the sums of no clients."""
+        return self._zero_program([])
 
     def close(self) -> None:
         """Frees the programs."""
         self._zero_program.close()
-        self._merge_program.close()
+        self.merge_program.close()
 
 
-class CohortProgram:
-    """The program that trains a few clients, one after the other, and adds up their updates."""
+def cohort_program(form: Any, feeds: ClientFeeds, sums: Sums) -> Program:
+    """Returns the program that trains a few clients, one after the other, and adds up updates.
 
-    def __init__(self, form: Any, inputs: ClientInputs, sums: Sums):
-        self._inputs = inputs
-        work = GraphFunction(form.work, "work")
-        with tf.Graph().as_default() as graph:
-            work.add_library()
-            sums.add_library()
-            context = placeholders(form.prepare.type_signature.result)
-            num_clients = tf.compat.v1.placeholder(tf.int32, [])
-            slots = [
-                [tf.compat.v1.placeholder(spec.dtype, spec.shape) for spec in inputs.specs]
-                for _ in range(_CLIENTS_PER_CALL)
-            ]
-            # A dataset of one element is how tensors of any shape become items of a list.
-            dtypes, shapes = zip(*((spec.dtype, spec.shape) for spec in inputs.specs))
-            clients = tf.stack(
-                [tf.raw_ops.TensorDataset(components=slot, output_shapes=shapes) for slot in slots]
+    It is fed how many of its slots hold a client, the context, and `CLIENTS_PER_CALL` slots.
+    """
+    work = GraphFunction(form.work, "work")
+    with tf.Graph().as_default() as graph:
+        work.add_library()
+        sums.add_library()
+        context = placeholders(form.prepare.type_signature.result)
+        num_clients = tf.compat.v1.placeholder(tf.int32, [])
+        slots = [
+            [tf.compat.v1.placeholder(spec.dtype, spec.shape) for spec in feeds.specs]
+            for _ in range(CLIENTS_PER_CALL)
+        ]
+        # A dataset of one element is how tensors of any shape become items of a list.
+        dtypes, shapes = zip(*((spec.dtype, spec.shape) for spec in feeds.specs))
+        clients = tf.stack(
+            [tf.raw_ops.TensorDataset(components=slot, output_shapes=shapes) for slot in slots]
+        )
+
+        def step(index: tf.Tensor, *totals: tf.Tensor) -> list[tf.Tensor]:
+            client = tf.raw_ops.DatasetToSingleElement(
+                dataset=clients[index], output_types=dtypes, output_shapes=shapes
             )
+            update = work([*feeds.arguments(client), *context])
+            return [index + 1, *sums.add(totals, update)]
 
-            def step(index: tf.Tensor, *totals: tf.Tensor) -> list[tf.Tensor]:
-                client = tf.raw_ops.DatasetToSingleElement(
-                    dataset=clients[index], output_types=dtypes, output_shapes=shapes
-                )
-                update = work([*inputs.arguments(client), *context])
-                return [index + 1, *sums.add(totals, update)]
-
-            _, *totals = tf.while_loop(
-                lambda index, *_: index < num_clients,
-                step,
-                [tf.constant(0), *sums.zero()],
-                [tf.TensorShape([]), *sums.shapes],
-                parallel_iterations=1,
-            )
-            feeds = [num_clients, *context, *(tensor for slot in slots for tensor in slot)]
-            self._program = Program(graph, feeds, totals)
-
-    def __call__(
-        self, clients: Sequence[list[Any]], context: Sequence[np.ndarray], in_order: InOrder
-    ) -> Iterator[Sequence[np.ndarray]]:
-        """Yields sums over all of the clients, in parts."""
-        order = largest_first(clients)
-        count = 1 if len(clients) < _SMALL_COHORT else _CLIENTS_PER_CALL
-        empty = self._inputs.empty()
-
-        def train(start: int) -> Sequence[np.ndarray]:
-            fed = [self._inputs.feed(clients[index]) for index in order[start : start + count]]
-            slots = fed + [empty] * (_CLIENTS_PER_CALL - len(fed))
-            return self._program(
-                [np.int32(len(fed)), *context, *(array for slot in slots for array in slot)]
-            )
-
-        return in_order(train, range(0, len(clients), count))
-
-    def close(self) -> None:
-        """Frees the program."""
-        self._program.close()
+        _, *totals = tf.while_loop(
+            lambda index, *_: index < num_clients,
+            step,
+            [tf.constant(0), *sums.zero()],
+            [tf.TensorShape([]), *sums.shapes],
+            parallel_iterations=1,
+        )
+        fed = [num_clients, *context, *(tensor for slot in slots for tensor in slot)]
+        return program(graph, fed, totals)
 
 
 def _added(total: tf.Tensor, value: tf.Tensor, modulus: Optional[int]) -> tf.Tensor:
@@ -183,7 +160,7 @@ def secure_sum_limits(form: Any) -> list[tuple[int, Optional[int]]]:
 
 
 def _constants(computation: tff.Computation) -> list[int]:
-    program = Program.of(computation)
-    values = [int(value) for value in program([])]
-    program.close()
+    constants = program_of(computation)
+    values = [int(value) for value in constants([])]
+    constants.close()
     return values

@@ -1,8 +1,7 @@
 """TFF's computations, split into plain TensorFlow programs for the server and for the clients.
 
 The split is TFF's own (`tff.backends.mapreduce`). Each class here is a computation that can be
-called with its packed argument and `in_order`, a map that computes side by side and yields in order
-(`execution_context.py`).
+called with its packed argument and the engine that is to work on clients (`engine.py`).
 """
 
 import weakref
@@ -13,9 +12,12 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_fedmeta.runtime import tff_values
-from tff_fedmeta.runtime.client_feeds import ClientInputs, have_one_element, largest_first
-from tff_fedmeta.runtime.cohort_program import CohortProgram, InOrder, Sums
-from tff_fedmeta.runtime.programs import GraphFunction, Program, placeholders
+from tff_fedmeta.runtime.client_feeds import ClientFeeds, have_one_element, largest_first
+from tff_fedmeta.runtime.cohort_program import Sums, cohort_program
+from tff_fedmeta.runtime.engine import Engine
+from tff_fedmeta.runtime.graph_functions import GraphFunction, placeholders, program, program_of
+from tff_fedmeta.runtime.programs import Program
+from tff_fedmeta.runtime.work import ClientWork, CohortWork, in_calls
 
 # TFF would inline loops in a way that keeps them out of other loops; sessions optimize anyway.
 _AS_TRACED = tf.compat.v1.ConfigProto()
@@ -47,8 +49,9 @@ def split(computation: tff.Computation) -> Any:
         return Round(computation)
     except Exception as error:  # TFF's compiler has many
         raise UnsupportedComputationError(
-            "This computation cannot be run in this process, but perhaps in worker_runtime(): "
-            f"{signature}"
+            "This computation cannot be run by local_runtime() and ray_runtime(), because TFF does "
+            "not split it into the server's and the clients' parts; perhaps worker_runtime() runs "
+            f"it: {signature}"
         ) from error
 
 
@@ -57,11 +60,11 @@ class ServerComputation:
 
     def __init__(self, computation: tff.Computation):
         self._type = computation.type_signature
-        self._program = Program.of(_as_tensorflow(computation))
+        self._program = program_of(_as_tensorflow(computation))
 
-    def __call__(self, argument: Any, in_order: InOrder) -> Any:
+    def __call__(self, argument: Any, engine: Engine) -> Any:
         """Returns the computation's result."""
-        del in_order
+        del engine
         parameter = self._type.parameter
         feeds = [] if parameter is None else tff_values.flatten(argument, parameter)
         return tff_values.pack(self._program(feeds), self._type.result)
@@ -78,41 +81,40 @@ class ClientMap:
         form = tff.backends.mapreduce.get_broadcast_form_for_computation(computation, _AS_TRACED)
         self._parameter = _Parameter(computation.type_signature.parameter)
         self._result_type = computation.type_signature.result.member
-        self._prepare = Program.of(form.compute_server_context)
+        self._prepare = program_of(form.compute_server_context)
         self._work = GraphFunction(form.client_processing, "work")
         self._context_type = form.compute_server_context.type_signature.result
-        self._programs: dict[bool, tuple[ClientInputs, Program]] = {}
+        self._programs: dict[bool, tuple[ClientFeeds, Program]] = {}
 
-    def __call__(self, argument: Any, in_order: InOrder) -> list[Any]:
+    def __call__(self, argument: Any, engine: Engine) -> list[Any]:
         """Returns the clients' results, in the order of the clients."""
         leaves, clients = self._parameter.split(argument)
-        context = self._prepare(leaves)
-        inputs, program = self._program_for(clients)
-
-        def work(index: int) -> Any:
-            result = program([*context, *inputs.feed(clients[index])])
-            return tff_values.pack(result, self._result_type)
-
+        feeds, client_program = self._program_for(clients)
+        work = ClientWork((client_program,), feeds, self._prepare(leaves))
         order = largest_first(clients)
-        results = dict(zip(order, in_order(work, order)))
+        computed = engine.map(work, [clients[index] for index in order])
+        results = {
+            index: tff_values.pack(result, self._result_type)
+            for index, result in zip(order, computed)
+        }
         return [results[index] for index in range(len(clients))]
 
-    def _program_for(self, clients: Sequence[list[Any]]) -> tuple[ClientInputs, Program]:
+    def _program_for(self, clients: Sequence[list[Any]]) -> tuple[ClientFeeds, Program]:
         one_element = have_one_element(clients)
         if one_element not in self._programs:
-            inputs = ClientInputs(self._parameter.client_type, one_element)
+            feeds = ClientFeeds(tff_values.leaf_specs(self._parameter.client_type), one_element)
             with tf.Graph().as_default() as graph:
                 context = placeholders(self._context_type)
-                client = [tf.compat.v1.placeholder(s.dtype, s.shape) for s in inputs.specs]
-                results = self._work([*context, *inputs.arguments(client)])
-                self._programs[one_element] = inputs, Program(graph, context + client, results)
+                client = [tf.compat.v1.placeholder(s.dtype, s.shape) for s in feeds.specs]
+                results = self._work([*context, *feeds.arguments(client)])
+                self._programs[one_element] = feeds, program(graph, context + client, results)
         return self._programs[one_element]
 
     def close(self) -> None:
         """Frees the programs."""
         self._prepare.close()
-        for _, program in self._programs.values():
-            program.close()
+        for _, client_program in self._programs.values():
+            client_program.close()
 
 
 class Round:
@@ -131,35 +133,37 @@ class Round:
         )
         self._parameter = _Parameter(self._signature.parameter)
         self._form = form
-        self._prepare = Program.of(form.prepare)
-        self._report = Program.of(form.report)
-        self._update = Program.of(form.update)
+        self._prepare = program_of(form.prepare)
+        self._report = program_of(form.report)
+        self._update = program_of(form.update)
         self._sums = Sums(form)
-        self._cohorts: dict[bool, CohortProgram] = {}
+        self._cohorts: dict[bool, tuple[ClientFeeds, Program]] = {}
 
-    def __call__(self, argument: Any, in_order: InOrder) -> Any:
+    def __call__(self, argument: Any, engine: Engine) -> Any:
         """Returns the computation's result."""
         leaves, clients = self._parameter.split(argument)
-        context = self._prepare(leaves)
-        total = self._sums.total(self._cohort(clients)(clients, context, in_order))
+        feeds, cohort = self._cohort(clients)
+        work = CohortWork((cohort, self._sums.merge_program), feeds, self._prepare(leaves))
+        ordered = [clients[index] for index in largest_first(clients)]
+        total = engine.reduce(work, in_calls(ordered)) or self._sums.nothing()
         aggregate = self._report(total[: self._sums.num_accumulators])
         result = self._update([*leaves, *aggregate, *total[self._sums.num_accumulators :]])
         first = 0 if _is_learning_round(self._signature) else len(leaves)
         return tff_values.pack(result[first:], self._signature.result)
 
-    def _cohort(self, clients: Sequence[list[Any]]) -> CohortProgram:
+    def _cohort(self, clients: Sequence[list[Any]]) -> tuple[ClientFeeds, Program]:
         one_element = have_one_element(clients)
         if one_element not in self._cohorts:
-            inputs = ClientInputs(self._parameter.client_type, one_element)
-            self._cohorts[one_element] = CohortProgram(self._form, inputs, self._sums)
+            feeds = ClientFeeds(tff_values.leaf_specs(self._parameter.client_type), one_element)
+            self._cohorts[one_element] = feeds, cohort_program(self._form, feeds, self._sums)
         return self._cohorts[one_element]
 
     def close(self) -> None:
         """Frees the programs."""
-        for program in (self._prepare, self._report, self._update):
-            program.close()
+        for server_program in (self._prepare, self._report, self._update):
+            server_program.close()
         self._sums.close()
-        for cohort in self._cohorts.values():
+        for _, cohort in self._cohorts.values():
             cohort.close()
 
 

@@ -31,9 +31,7 @@ def quiet_tensorflow() -> None:
 
 
 @contextlib.contextmanager
-def local_runtime(
-    *, num_threads: int | None = None
-) -> Iterator[execution_context.InProcessContext]:
+def local_runtime(*, num_threads: int | None = None) -> Iterator[execution_context.EngineContext]:
     """Runs TFF's computations in this process, clients side by side, within the `with` block.
 
     Entering makes it TFF's current execution context; leaving waits for the clients that are being
@@ -60,9 +58,9 @@ def local_runtime(
         raise ValueError(f"num_threads must be at least 1, not {threads}.")
     import tensorflow_federated as tff
 
-    from tff_fedmeta.runtime import execution_context
+    from tff_fedmeta.runtime import engine, execution_context
 
-    context = execution_context.InProcessContext(threads)
+    context = execution_context.EngineContext(engine.ThreadEngine(threads))
     try:
         with tff.framework.get_context_stack().install(context):
             yield context

@@ -1,5 +1,6 @@
 """Values of TFF's types as flat lists of leaves, and back."""
 
+import collections
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,30 @@ def leaf_types(type_spec: Any) -> list[Any]:
         members = tff.structure.iter_elements(type_spec)
         return [leaf for _, member in members for leaf in leaf_types(member)]
     return [type_spec]
+
+
+def leaf_specs(type_spec: Any) -> list[Any]:
+    """Returns a `tf.TensorSpec` or `tf.data.DatasetSpec` for each leaf of a type."""
+    return [_leaf_spec(leaf) for leaf in leaf_types(type_spec)]
+
+
+def _leaf_spec(leaf: Any) -> Any:
+    if isinstance(leaf, tff.SequenceType):
+        return tf.data.DatasetSpec(_element_spec(leaf.element))
+    return tf.TensorSpec(leaf.shape, leaf.dtype)
+
+
+def _element_spec(type_spec: Any) -> Any:
+    """The structure of a dataset's elements; tf.data orders the tensors of a mapping by name."""
+    if not isinstance(type_spec, tff.StructType):
+        return tf.TensorSpec(type_spec.shape, type_spec.dtype)
+    fields = [
+        (name, _element_spec(field)) for name, field in tff.structure.iter_elements(type_spec)
+    ]
+    container = type_spec.python_container or collections.OrderedDict
+    if fields and fields[0][0] is not None and issubclass(container, Mapping):
+        return collections.OrderedDict(fields)
+    return tuple(field for _, field in fields)
 
 
 def flatten(value: Any, type_spec: Any) -> list[Any]:

@@ -1,0 +1,84 @@
+"""Who works on clients: an engine, which is two methods. This one is this process's threads."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Callable, Protocol
+
+from tff_fedmeta.runtime.tree_sum import TreeSum
+from tff_fedmeta.runtime.work import ClientWork, CohortWork
+
+# How many results may wait for an earlier one, per thread.
+_AHEAD = 4
+
+
+class Engine(Protocol):
+    """Computes the tasks of a work side by side, with results that depend on the work alone."""
+
+    def map(self, work: ClientWork, tasks: Sequence[Any]) -> Iterator[Any]:
+        """Yields the result of each task, in their order."""
+
+    def reduce(self, work: CohortWork, tasks: Sequence[Any]) -> Any:
+        """Returns the tasks' results, merged in the order of `TreeSum`; None if there are none."""
+
+    def client_clock(self) -> float:
+        """Returns the seconds spent on clients by all threads together, per thread.
+
+        A round in which every thread works on clients from beginning to end takes that long.
+        """
+
+    def close(self) -> None:
+        """Waits for the tasks that are being worked on, and frees everything."""
+
+
+class ThreadEngine:
+    """An engine of threads. In memory are a few tasks a thread and as many sums as tree levels."""
+
+    def __init__(self, num_threads: int):
+        self._num_threads = num_threads
+        self._client_seconds = 0.0
+        self._ahead = _AHEAD * num_threads
+        self._pool = concurrent.futures.ThreadPoolExecutor(num_threads, "client")
+        self._lock = threading.Lock()
+
+    def map(self, work: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
+        """Yields the result of each task, in their order."""
+        waiting: collections.deque[concurrent.futures.Future] = collections.deque()
+        try:
+            for task in tasks:
+                waiting.append(self._pool.submit(self._timed, work, task))
+                if len(waiting) >= self._ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def reduce(self, work: CohortWork, tasks: Sequence[Any]) -> Any:
+        """Returns the tasks' results, merged in the order of `TreeSum`; None if there are none."""
+        total: TreeSum[Any] = TreeSum(work.merge)
+        for result in self.map(work, tasks):
+            total.add(result)
+        return total.total()
+
+    def client_clock(self) -> float:
+        """Returns the seconds spent on clients by all threads together, per thread."""
+        return self._client_seconds / self._num_threads
+
+    def close(self) -> None:
+        """Waits for the tasks that are being worked on, and ends the threads."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def _timed(self, work: Callable[[Any], Any], task: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return work(task)
+        finally:
+            seconds = time.perf_counter() - start
+            with self._lock:
+                self._client_seconds += seconds

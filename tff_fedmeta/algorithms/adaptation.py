@@ -87,7 +87,7 @@ def build_adaptation_eval(
         else build_rule(inner_optimizer, inner_learning_rate)
     )
     with tf.Graph().as_default():  # keeps this model's variables out of the caller's graph
-        moving_variables(model_fn(), head_layers)  # what cannot be is said now
+        moving = moving_variables(model_fn(), head_layers)
     plan = functools.partial(
         minibatches.plan_minibatches, batch_size=batch_size, shuffle=shuffle, **budget
     )
@@ -108,7 +108,7 @@ def build_adaptation_eval(
             sides,
             steps,
             SGD(rates) if learned_rates else fixed_rule,
-            moving_variables(model, head_layers),
+            [model.trainable_variables[index] for index in moving],
             num_points,
             1 if inner_epochs is None else steps.steps_per_epoch,
         )
@@ -131,16 +131,15 @@ def build_adaptation_eval(
     return evaluate
 
 
-def moving_variables(model: Any, head_layers: Optional[int]) -> list[tf.Variable]:
-    """Returns the variables of a model that adapt: all trainable ones, or those of its last layers.
+def moving_variables(model: Any, head_layers: Optional[int]) -> list[int]:
+    """Returns which of a model's trainable variables adapt: all, or those of its last layers.
 
     Raises:
       ValueError: If the model has fewer layers with weights than `head_layers`.
     """
     if head_layers is None:
-        return list(model.trainable_variables)
-    indices = model_checks.head_variables(model, head_layers)
-    return [model.trainable_variables[index] for index in indices]
+        return list(range(len(model.trainable_variables)))
+    return model_checks.head_variables(model, head_layers)
 
 
 def _measured_training(

@@ -65,7 +65,7 @@ def build_adapter(
     if proximal_strength:
         rule = ProximalSGD(chosen["inner_learning_rate"], proximal_strength)
     variables = model.trainable_variables
-    moving = moving_variables(model, head_layers)
+    moving = [variables[index] for index in moving_variables(model, head_layers)]
     trained = [tf.identity(variable) for variable in variables]
     x_spec, y_spec = task.input_spec
     split = functools.partial(

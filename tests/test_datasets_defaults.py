@@ -16,7 +16,9 @@ EXPECTED = json.loads((Path(__file__).parent / "resolved_defaults.json").read_te
 
 
 @pytest.mark.parametrize("case", EXPECTED)
-def test_configuration_resolves_to_what_is_written_down(case):
+def test_configuration_resolves_to_what_is_written_down(case, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.csv").write_text("c,l,t,f\n" + "a,0,1,0.5\nb,1,2,0.25\n" * 4)
     expected = dict(EXPECTED[case])
     data_set = datasets.DATASETS[case.split()[0]]
     options = data_set.make_options(expected.pop("given"))
@@ -35,6 +37,8 @@ def test_configuration_resolves_to_what_is_written_down(case):
     found = json.loads(json.dumps(dataclasses.asdict(config)))
     for name, values in expected.pop("hyperparameters").items():
         assert found["hyperparameters"][name].items() >= values.items(), name
+    # Options that came later have None, "not said", in what is written down.
+    assert found["task_options"].items() >= expected.pop("task_options").items()
     for name, value in expected.items():
         assert found[name] == value, name
 

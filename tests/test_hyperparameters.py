@@ -82,7 +82,7 @@ def test_no_algorithm_takes_a_negative_rate(kind):
     rates = [f.name for f in dataclasses.fields(kind) if f.name.endswith(("_rate", "_strength"))]
     assert "server_learning_rate" in rates
     for rate in rates:
-        with pytest.raises(ValueError, match=f"{rate} must be >= 0, but is -1"):
+        with pytest.raises(ValueError, match=f"{rate} must be (>=|greater than) 0, but is -1"):
             kind(**{rate: -1})
 
 

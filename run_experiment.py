@@ -7,13 +7,14 @@ The same command again continues an interrupted run.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Optional
+from typing import IO, Any, Callable, NamedTuple, Optional
 
 import datasets
 from tff_fedmeta import command_line, export, plugins, runtime
@@ -96,6 +97,7 @@ class _Prepared(NamedTuple):
       output_dir: Where the files go.
       seconds: How long loading the data took.
       formats: What trained models are written as.
+      load: Loads the task of a repetition, whose network starts from its own seed.
     """
 
     lock: IO[str]
@@ -104,6 +106,7 @@ class _Prepared(NamedTuple):
     output_dir: Path
     seconds: float
     formats: Sequence[str]
+    load: Callable[[ExperimentConfig], datasets.Task]
 
 
 def _prepare(argv: Sequence[str]) -> Optional[_Prepared]:
@@ -148,7 +151,8 @@ def _prepare(argv: Sequence[str]) -> Optional[_Prepared]:
     if run_directory.is_finished(output_dir):
         return _say_finished(output_dir)
     lock = run_directory.claim(config, output_dir, task.assets)
-    return _Prepared(lock, config, task, output_dir, seconds, values["export"])
+    load = functools.partial(_load, values=values)
+    return _Prepared(lock, config, task, output_dir, seconds, values["export"], load)
 
 
 def _groups() -> dict[str, list[Flag]]:
@@ -347,7 +351,10 @@ def _run(prepared: _Prepared) -> int:
     try:
         with RUNTIMES[config.runtime](output_dir) as context:
             clock = getattr(context, "client_clock", None)
-            table = run.run(config, task, output_dir, prepared.seconds, clock, prepared.formats)
+            if config.repetitions > 1:
+                table = _repeat(prepared, clock)
+            else:
+                table = run.run(config, task, output_dir, prepared.seconds, clock, prepared.formats)
     except (
         summary.NothingToMeasureError,
         model_checks.ModelError,
@@ -367,11 +374,33 @@ def _run(prepared: _Prepared) -> int:
     for plot in ("comparison.png", report.EXAMPLE):
         if (output_dir / plot).exists():
             print(f"Plot: {output_dir / plot}")
-    for algorithm in config.algorithms:
-        model = output_dir / algorithm / "keras_model" / "model.keras"
-        if model.exists():  # an algorithm that diverged has none
-            print(f"Keras model: {model}")
+    for model in sorted(output_dir.glob("**/keras_model/model.keras")):
+        print(f"Keras model: {model}")
     return 0
+
+
+def _repeat(prepared: _Prepared, clock: Optional[Callable[[], float]]) -> str:
+    """Runs every repetition in a directory of its own, and compares over all of them."""
+    from tff_fedmeta.experiment import report, run
+
+    config, output_dir = prepared.config, prepared.output_dir
+    directories = []
+    for number in range(config.repetitions):
+        repetition = config.repetition(number)
+        directory = output_dir / f"seed_{repetition.seed}"
+        directories.append(directory)
+        run_directory.find_run(repetition, directory, True)
+        if run_directory.is_finished(directory):
+            continue
+        print(
+            f"Repetition {number + 1} of {config.repetitions}, seed {repetition.seed}", flush=True
+        )
+        task = prepared.load(repetition)
+        with run_directory.claim(repetition, directory, task.assets):
+            run.run(repetition, task, directory, client_clock=clock, formats=prepared.formats)
+    table = report.write_comparison(config, prepared.task, output_dir, directories)
+    run_directory.finish(output_dir)
+    return table
 
 
 # name -> what opens it, given the output directory.

@@ -57,6 +57,8 @@ OTHER_VALUES = dict(
     aggregator_options={"trim_fraction": 0.1},
     runtime="worker",
     adaptation="all",
+    baseline="reptile",
+    repetitions=2,
     plugins={"mine.py": "0123"},
     model="4567",
     initial_model="89ab",
@@ -186,6 +188,8 @@ def test_a_missing_or_an_unknown_field_is_refused():
             {"aggregator": "trimmed_mean", "aggregator_options": {"trim_fraction": 0.5}},
             "trim_fraction must be less than 0.5",
         ),
+        ({"baseline": "maml"}, "baseline must be one of: reptile, fedavg; got 'maml'"),
+        ({"repetitions": 0}, "repetitions must be from 1 to 100"),
         ({"runtime": "remote_cluster"}, "runtime must be one of"),
     ],
 )

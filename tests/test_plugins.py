@@ -208,3 +208,33 @@ def test_the_example_of_own_clients_runs(registries, tmp_path):
     assert main(plugin, *options, f"--output_dir={tmp_path / 'run'}") == 0
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["task_options"] == {"homes": 12}
+
+
+def test_repetitions_have_directories_and_one_comparison(plugin, tmp_path, capsys):
+    output = tmp_path / "run"
+    arguments = [
+        plugin(DATA_SET),
+        "--dataset=two_sided_homes",
+        "--algorithms=reptile,fedavg",
+        "--repetitions=2",
+        "--baseline=reptile",
+        "--seed=5",
+        f"--output_dir={output}",
+        *SMALL,
+    ]
+    assert main(*arguments) == 0
+    compared = json.loads((output / "comparison.json").read_text())
+    assert (compared["repetitions"], compared["baseline"]) == (2, "reptile")
+    after = []
+    for seed in (5, 6):
+        directory = output / f"seed_{seed}"
+        assert json.loads((directory / "config.json").read_text())["seed"] == seed
+        result = json.loads((directory / "fedavg" / "adaptation_test.json").read_text())
+        steps = result["chosen"]["steps"]
+        after.append([client["accuracy"][steps] for client in result["clients"]])
+    # A client's value is its mean over the repetitions.
+    expected = np.mean(np.mean(after, axis=0))
+    assert compared["algorithms"]["fedavg"]["after"]["mean"] == pytest.approx(expected)
+    capsys.readouterr()
+    assert main(*arguments) == 0
+    assert "This run is finished" in capsys.readouterr().out

@@ -76,6 +76,12 @@ class ExperimentConfig:
         "every client of a round.",
         choices=RUNTIMES,
     )
+    baseline: Optional[str] = setting(
+        None, "The algorithm that the others are compared with [fedavg, where it runs]."
+    )
+    repetitions: int = setting(
+        1, "Runs with the seeds seed, seed + 1, ..., compared over all.", at_least=1, at_most=100
+    )
     plugins: Mapping[str, str] = setting({}, "File name -> hash of each plug-in.", flag=False)
     model: Optional[str] = setting(None, "Hash of the user's own network.", flag=False)
     initial_model: Optional[str] = setting(
@@ -105,6 +111,8 @@ class ExperimentConfig:
             raise ValueError(
                 f"algorithms must be one or more different names, but got {list(self.algorithms)}."
             )
+        if self.baseline is not None:
+            checks.check_choice("baseline", self.baseline, self.algorithms)
         if set(self.hyperparameters) != set(self.algorithms):
             raise ValueError(
                 f"hyperparameters are for {sorted(self.hyperparameters)}, but the algorithms are "
@@ -187,6 +195,10 @@ class ExperimentConfig:
         """`{"inner_epochs": n}` or `{"inner_steps": n}`, whichever is set."""
         both = {"inner_epochs": self.inner_epochs, "inner_steps": self.inner_steps}
         return {name: value for name, value in both.items() if value is not None}
+
+    def repetition(self, number: int) -> "ExperimentConfig":
+        """Returns the configuration of one of the repetitions, counted from 0."""
+        return dataclasses.replace(self, seed=self.seed + number, repetitions=1)
 
     def protocol(self, split: str) -> AdaptationProtocol:
         """Returns how initialisations are judged, on a task whose clients split so."""

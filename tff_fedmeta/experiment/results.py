@@ -90,7 +90,8 @@ def gather(
     measured: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Results:
     """Puts results together and compares them; see `Results`."""
-    baseline = BASELINE if BASELINE in config.algorithms else None
+    usual = BASELINE if BASELINE in config.algorithms else None
+    baseline = usual if config.baseline is None else config.baseline
     compared = comparison.compare(adapted, baseline, task.higher_is_better, config.seed)
     return Results(config, task, metrics, adapted, compared, measured or {})
 

@@ -23,6 +23,7 @@ SLOW_MODULES = frozenset(
         "test_documents",
         "test_export",
         "test_meta_gradients",
+        "test_package",
         "test_plugins",
         "test_readme",
         "test_run_experiment",

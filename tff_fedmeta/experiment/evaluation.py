@@ -19,7 +19,7 @@ from tff_fedmeta.client import data as client_data
 from tff_fedmeta.client.model import ModelFn
 from tff_fedmeta.config import ExperimentConfig
 from tff_fedmeta.config.protocol import AdaptationProtocol
-from tff_fedmeta.experiment import summary
+from tff_fedmeta.experiment import progress, summary
 
 _LOG = logging.getLogger(__name__)
 
@@ -168,7 +168,7 @@ def choose_and_measure(
         client gives a finite figure.
     """
     total = len(evaluators) * len(validation_clients) + len(test_clients)
-    with tqdm.tqdm(total=total, desc=title, unit="client") as bar:
+    with progress.bar(total, title, "client") as bar:
         validation = validation_curves(protocol, evaluators, weights, validation_clients, read, bar)
         rate, steps = summary.choose_adaptation(validation, metric, higher_is_better)
         curves = adaptation_curves(protocol, evaluators[rate], weights, test_clients, read, bar)

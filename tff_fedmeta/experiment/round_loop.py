@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import io
 import logging
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,9 +11,8 @@ from typing import Any, Callable, Optional
 
 import pandas as pd
 import tensorflow_federated as tff
-import tqdm
 
-from tff_fedmeta.experiment import checkpoints, divergence, run_directory
+from tff_fedmeta.experiment import checkpoints, divergence, progress, run_directory
 
 _LOG = logging.getLogger(__name__)
 
@@ -83,11 +81,7 @@ def train(
         if done == 0 and evaluate is not None:
             records.add_row({**labels, **evaluated()}, 0)
         watch = divergence.Watch(records.rows)
-        # A log file wants a line now and then, a terminal a bar that moves.
-        interval = 0.5 if sys.stderr.isatty() else 10.0
-        with tqdm.tqdm(
-            total=rounds, initial=done, desc=title, unit="round", mininterval=interval
-        ) as bar:
+        with progress.bar(rounds, title, "round", done) as bar:
             for round_num in range(done + 1, rounds + 1):
                 start = _times(client_clock)
                 state, row = _next(process, state, clients_of_round(round_num), runs_empty)

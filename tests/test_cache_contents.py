@@ -13,7 +13,7 @@ from loading import load_task
 
 import run_experiment
 from datasets import DataError, emnist, shakespeare, stackoverflow
-from datasets.tables import columns
+from datasets.tables import files
 
 IMAGE = np.linspace(0, 1, 784).astype(np.float32)
 FIRST = "f0000_00"
@@ -292,5 +292,5 @@ def test_an_image_that_is_none_is_one_sentence(tmp_path):
 def test_a_table_that_is_a_pipe_is_refused_and_not_waited_for(tmp_path):
     pipe = tmp_path / "table.csv"
     os.mkfifo(pipe)
-    for read in (columns.read, columns.sha256):
+    for read in (files.read, files.sha256):
         said(functools.partial(read, str(pipe)), "not an ordinary file")

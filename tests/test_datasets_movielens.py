@@ -321,7 +321,8 @@ def test_table_shows_every_way_to_predict(finished):
     text = (finished / "comparison.md").read_text()
     summary = read(finished, "reptile", "measures_test")["summary"]
     assert summary["after"]["hit-rate@10"]["clients"] >= 6
-    rows = {line.split(" | ")[0][2:]: line for line in text.splitlines() if line[:2] == "| "}
+    lines = [line for line in text.splitlines() if line[:2] == "| "]
+    rows = {line.split(" | ")[0][2:].strip(): line for line in lines}
     assert f"{summary['after']['hit-rate@10']['mean']:.4f}" in rows["reptile, after"]
     assert f"{summary['user mean']['rmse']['mean']:.4f}" in rows["user mean"]
     assert f"{summary['most popular']['hit-rate@10']['mean']:.4f}" in rows["most popular"]

@@ -236,7 +236,7 @@ START = """
 import os, signal, sys, time
 from pathlib import Path
 from tff_fedmeta.runtime import quiet_tensorflow
-from tff_fedmeta.worker_context import worker_runtime
+from tff_fedmeta.runtime.worker import worker_runtime
 quiet_tensorflow()
 import numpy as np, tensorflow as tf, tensorflow_federated as tff
 

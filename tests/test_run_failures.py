@@ -184,7 +184,7 @@ def test_a_continued_private_run_reports_the_epsilon_of_an_uninterrupted_one(
         ("--client_dropout=2", "client_dropout must be from 0 to 1, but is 2"),
         ("--availability=0", "availability must be greater than 0"),
         ("--attack=flip", "attack must be one of: sign_flip"),
-        ("--attack_scale=-1", "attack_scale must be >= 0"),
+        ("--attack_scale=-1", "attack_scale must be greater than 0"),
     ],
 )
 def test_wrong_flag_gets_one_sentence_and_status_two(argument, said, capsys):

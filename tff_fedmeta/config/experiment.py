@@ -95,6 +95,9 @@ class ExperimentConfig:
     attack_scale: float = schema.same_as(Failures, "attack_scale")
 
     def __post_init__(self) -> None:
+        # Options left out get their defaults here, so that the hash does not depend on who does it.
+        options = aggregator_options.resolve(self.aggregator, self.aggregator_options)
+        object.__setattr__(self, "aggregator_options", options)
         schema.check(self)
         checks.check_split(self.support_fraction)
         if (self.inner_epochs is None) == (self.inner_steps is None):
@@ -118,9 +121,6 @@ class ExperimentConfig:
                 f"hyperparameters are for {sorted(self.hyperparameters)}, but the algorithms are "
                 f"{sorted(self.algorithms)}."
             )
-        # Options left out get their defaults here, so that the hash does not depend on who does it.
-        options = aggregator_options.resolve(self.aggregator, self.aggregator_options)
-        object.__setattr__(self, "aggregator_options", options)
         if self.aggregator in aggregator_options.SECURE:
             most = aggregator_options.MAX_SECURE_CLIENTS
             checks.check_count("clients_per_round", self.clients_per_round, 1, most)

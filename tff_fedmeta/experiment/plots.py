@@ -112,10 +112,12 @@ def by_client(axes: Axes, found: Results) -> None:
 def paired_differences(axes: Axes, found: Results) -> None:
     """Draws what each algorithm makes of a client beyond what the baseline makes of it.
 
-    Without a baseline, what adapting adds.
+    Without a baseline, or where it runs alone, what adapting adds.
     """
     compared = found.comparison
-    baseline, unit = compared["baseline"], comparison_words.Unit(found.task.metric)
+    alone = set(compared["algorithms"]) == {compared["baseline"]}
+    baseline = None if alone else compared["baseline"]
+    unit = comparison_words.Unit(found.task.metric)
     key = "gain" if baseline is None else "versus_baseline"
     values = {
         name: comparison.client_values(runs, found.task.metric)
@@ -159,7 +161,7 @@ def paired_differences(axes: Axes, found: Results) -> None:
         ),
         yticks=range(len(shown)),
         yticklabels=shown,
-        ylim=(len(shown) - 0.5, -0.5),
+        ylim=(max(len(shown), 1) - 0.5, -0.5),
     )
 
 

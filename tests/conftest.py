@@ -19,7 +19,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 SLOW_MODULES = frozenset(
     {
         "test_benchmarks",
+        "test_damage",
         "test_datasets_contract",
+        "test_datasets_csv",
+        "test_datasets_emnist",
+        "test_datasets_movielens",
+        "test_datasets_omniglot",
+        "test_datasets_shakespeare",
+        "test_datasets_sinusoid",
+        "test_datasets_stackoverflow",
         "test_documents",
         "test_export",
         "test_meta_gradients",

@@ -1,15 +1,13 @@
-"""Graphs that any thread may call, and that can be sent to another process.
+"""Graphs that any thread may call.
 
 Nothing here imports TensorFlow Federated (`graph_functions.py` makes programs of its computations).
 """
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -24,22 +22,6 @@ _CONFIG = tf.compat.v1.ConfigProto(
 _CONFIG.graph_options.rewrite_options.dependency_optimization = (
     rewriter_config_pb2.RewriterConfig.OFF
 )
-
-
-class PortableProgram(NamedTuple):
-    """A program as data.
-
-    Attributes:
-      key: A hash of the rest.
-      graph: A serialized `GraphDef`.
-      feeds: The names of the tensors to feed.
-      fetches: The names of the tensors to fetch.
-    """
-
-    key: str
-    graph: bytes
-    feeds: tuple[str, ...]
-    fetches: tuple[str, ...]
 
 
 class Program:
@@ -60,22 +42,6 @@ class Program:
         self._of_thread = threading.local()
         self._sessions: list[tf.compat.v1.Session] = []
         self._lock = threading.Lock()
-
-    @classmethod
-    def from_portable(cls, portable: PortableProgram) -> Program:
-        """Returns the program that `portable` made these data of, in this process or elsewhere."""
-        with tf.Graph().as_default() as graph:
-            definition = tf.compat.v1.GraphDef.FromString(portable.graph)
-            tf.graph_util.import_graph_def(definition, name="")
-        return cls(graph, portable.feeds, portable.fetches)
-
-    @functools.cached_property
-    def portable(self) -> PortableProgram:
-        """The program as data."""
-        graph = self._graph.as_graph_def().SerializeToString(deterministic=True)
-        feeds, fetches = tuple(self._options.feed), tuple(self._options.fetch)
-        key = hashlib.sha256(graph + repr((feeds, fetches)).encode()).hexdigest()
-        return PortableProgram(key, graph, feeds, fetches)
 
     def __call__(self, values: Sequence[Any]) -> list[Any]:
         """Returns the fetches' NumPy values for the feeds' values."""

@@ -45,7 +45,7 @@ NO_TENSORFLOW = [
     "tff_fedmeta/config",
     "tff_fedmeta/checks.py",
     "tff_fedmeta/seeds.py",
-    "tff_fedmeta/command_line.py",
+    "tff_fedmeta/command_line",
     "tff_fedmeta/plugins.py",
     "tff_fedmeta/algorithms/registry.py",
 ]

@@ -36,7 +36,7 @@ _META_GRADIENTS = {
     "inner_learning_rate": 0.02,
     "server_optimizer": "adam",
     "server_learning_rate": 0.003,
-    "server_decay": True,
+    "server_schedule": "linear",
     "server_warmup": 20,
     **_CLIPPED,
 }

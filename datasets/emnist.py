@@ -39,7 +39,7 @@ _META_GRADIENTS = {
     "inner_learning_rate": 0.02,
     "server_optimizer": "yogi",
     "server_learning_rate": 0.03,
-    "server_decay": True,
+    "server_schedule": "linear",
     "support_fraction": 0.2,
 }
 
@@ -60,7 +60,7 @@ DEFAULTS: dict[str, Any] = {
         "reptile": {
             "inner_learning_rate": 0.1,
             "server_learning_rate": 1.5,
-            "server_decay": False,
+            "server_schedule": "constant",
         },
         "fedavg": {"inner_learning_rate": 0.1, "server_learning_rate": 1.5},
         "fedprox": {"inner_learning_rate": 0.1, "server_learning_rate": 1.5},
@@ -78,7 +78,7 @@ DEFAULTS: dict[str, Any] = {
             "meta_learning_rate": 0.2,
             "first_order": True,
             "server_learning_rate": 1.5,
-            "server_decay": True,
+            "server_schedule": "linear",
         },
     },
 }

@@ -61,7 +61,7 @@ _BATCH = 10_000  # ratings read at once
 _SERVER = {
     "server_optimizer": "adam",
     "server_learning_rate": 0.1,
-    "server_decay": True,
+    "server_schedule": "linear",
     "inner_learning_rate": 0.05,
 }
 _META_GRADIENTS = {**_SERVER, "server_learning_rate": 0.03, "inner_learning_rate": 0.1}

@@ -38,7 +38,7 @@ _MANY = {"batch_size": 20, "inner_steps": 10, "adaptation_batch_size": 10}
 _META_GRADIENTS = {
     "inner_learning_rate": 0.1,
     "server_learning_rate": 0.003,
-    "server_decay": True,
+    "server_schedule": "linear",
 }
 
 # What a run on this data set starts from, where nothing else is asked for; see `adjust`.
@@ -60,7 +60,7 @@ DEFAULTS: dict[str, Any] = {
         "per_fedavg": {
             "inner_learning_rate": 0.1,
             "meta_learning_rate": 0.1,
-            "server_decay": True,
+            "server_schedule": "linear",
         },
     },
 }

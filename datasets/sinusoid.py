@@ -37,7 +37,7 @@ _META_GRADIENTS = {
     "inner_learning_rate": 0.01,
     "server_optimizer": "adam",
     "server_learning_rate": 0.01,
-    "server_decay": True,
+    "server_schedule": "linear",
     "server_warmup": 20,
 }
 
@@ -61,14 +61,14 @@ DEFAULTS: dict[str, Any] = {
             "meta_learning_rate": 0.01,
             "local_meta_steps": 10,
             "first_order": True,
-            "server_decay": True,
+            "server_schedule": "linear",
         },
         "fedavg": {"inner_learning_rate": 0.02},
         "fedprox": {"inner_learning_rate": 0.02},
         "fedsgd": {
             "server_optimizer": "adam",
             "server_learning_rate": 0.005,
-            "server_decay": True,
+            "server_schedule": "linear",
             "server_warmup": 20,
         },
     },

@@ -46,9 +46,9 @@ def _trials(fixed: dict[str, Any], names: str, *trials: tuple[Any, ...]) -> list
 
 
 # Without a warm-up a server Adam of this rate left FOMAML at the accuracy of guessing.
-_ADAM = {"server_optimizer": "adam", "server_decay": True, "server_warmup": 20}
+_ADAM = {"server_optimizer": "adam", "server_schedule": "linear", "server_warmup": 20}
 _SLOW_STARTERS = _trials(
-    {"server_optimizer": "yogi", "server_decay": True},
+    {"server_optimizer": "yogi", "server_schedule": "linear"},
     "inner_learning_rate server_learning_rate support_fraction",
     (0.02, 0.03, 0.2),
 )
@@ -64,13 +64,13 @@ _META_GRADIENTS = [
     *_SLOW_STARTERS,
 ]
 (_FOMAML_BY_SGD,) = _trials(
-    {"server_optimizer": "sgd", "server_decay": False},
+    {"server_optimizer": "sgd", "server_schedule": "constant"},
     "inner_learning_rate server_learning_rate support_fraction",
     (0.02, 0.3, 0.5),
 )
 TRIALS: dict[str, list[dict[str, Any]]] = {
     "per_fedavg": _trials(
-        {"first_order": True, "server_decay": True},
+        {"first_order": True, "server_schedule": "linear"},
         "inner_learning_rate meta_learning_rate server_learning_rate",
         (0.02, 0.1, 1.5),
         (0.05, 0.1, 1.5),

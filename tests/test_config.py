@@ -67,14 +67,17 @@ OTHER_VALUES = dict(
 
 def test_the_user_is_over_the_defaults():
     said = make_config(
-        {"reptile": {"server_decay": "false"}}, rounds=7, batch_size=None, algorithms=("reptile",)
+        {"reptile": {"server_schedule": "cooldown"}},
+        rounds=7,
+        batch_size=None,
+        algorithms=("reptile",),
     )
     assert (said.rounds, said.batch_size, said.seed) == (7, 20, 0)
     assert said.adaptation_batch_size == 20
     assert make_config(adaptation_batch_size=5).adaptation_batch_size == 5
     assert list(said.hyperparameters) == ["reptile"]
     assert said.hyperparameters["reptile"]["inner_learning_rate"] == 0.03
-    assert said.hyperparameters["reptile"]["server_decay"] is False
+    assert said.hyperparameters["reptile"]["server_schedule"] == "cooldown"
 
 
 @pytest.mark.parametrize(

@@ -30,15 +30,20 @@ def test_the_user_is_over_the_task_and_the_task_over_the_algorithm():
         ("inner_learning_rate", "1e-3", 0.001),
         ("inner_learning_rate", "0", 0.0),
         ("server_learning_rate", 2, 2.0),
-        ("server_decay", "true", True),
-        ("server_decay", "False", False),
-        ("server_decay", False, False),
+        ("server_schedule", "cooldown", "cooldown"),
         ("client_weighting", "examples", "examples"),
     ],
 )
 def test_values_are_parsed_as_their_type(name, text, value):
     parsed = getattr(resolve("reptile", {}, {name: text}), name)
     assert parsed == value and type(parsed) is type(value)
+
+
+def test_truth_is_said_in_words():
+    assert resolve("anil", {}, {"first_order": "True"}).first_order is True
+    assert resolve("anil", {}, {"first_order": "false"}).first_order is False
+    with pytest.raises(ValueError, match=r"anil\.first_order must be true or false.*'maybe'"):
+        resolve("anil", {}, {"first_order": "maybe"})
 
 
 @pytest.mark.parametrize(
@@ -48,7 +53,8 @@ def test_values_are_parsed_as_their_type(name, text, value):
         ("inner_learning_rate", "-0.1", "inner_learning_rate must be >= 0, but is -0.1"),
         ("inner_learning_rate", "nan", "inner_learning_rate must be a finite number, but is nan"),
         ("server_learning_rate", "inf", "server_learning_rate must be a finite number, but is inf"),
-        ("server_decay", "maybe", "reptile.server_decay must be true or false.*'maybe'"),
+        ("server_schedule", "linar", "constant, linear, cooldown; .* Did you mean 'linear'?"),
+        ("server_decay", "true", "of reptile must be one of: .*; got 'server_decay'"),
         ("client_weighting", "example", "examples, uniform; .* Did you mean 'examples'?"),
         ("iner_learning_rate", "1", "of reptile must be .* Did you mean 'inner_learning_rate'?"),
         ("q", "1", "of reptile must be one of: server_optimizer, .*; got 'q'.$"),

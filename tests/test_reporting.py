@@ -170,7 +170,7 @@ def test_learnt_rates_and_counted_work_are_shown():
 
 
 def with_reptile(**changes):
-    values = {"server_decay": False, "client_weighting": "examples", **changes}
+    values = {"server_schedule": "constant", "client_weighting": "examples", **changes}
     fedavg = CONFIG.hyperparameters["fedavg"]
     return dataclasses.replace(
         CONFIG, hyperparameters={"reptile": {**fedavg, **values}, "fedavg": fedavg}
@@ -181,7 +181,7 @@ def with_reptile(**changes):
     ("changes", "said"),
     [
         ({}, "reptile and fedavg coincide"),
-        ({"server_decay": True}, "falls linearly to 0"),
+        ({"server_schedule": "linear"}, "falls linearly to 0"),
         ({"client_weighting": "uniform"}, "weighs clients equally"),
         ({"server_learning_rate": 0.3}, "its server_learning_rate is 0.3 instead of 1"),
         ({"inner_learning_rate": 0.3}, "its inner_learning_rate is 0.3 instead of"),

@@ -225,7 +225,7 @@ def test_finished_run_says_so_and_changes_nothing(finished, cache, capsys):
     [
         (["--rounds=4"], "rounds 4 here, 3 there"),
         (["--seed=1"], "seed 1 here, 0 there"),
-        (["--hparam=reptile.server_decay=true"], "server_decay"),
+        (["--hparam=reptile.server_schedule=linear"], "server_schedule"),
         (["--noresume"], "holds this run already"),
     ],
 )
@@ -315,7 +315,7 @@ def test_same_seed_gives_the_same_weights_and_another_seed_others(finished, cach
         ("--hparam=reptile.rate=1", "hyperparameter of reptile must be one of"),
         ("--hparam=maml.inner_learning_rate=1", "must be one of: reptile, fedavg; got 'maml'"),
         ("--hparam=reptile", "is written ALGORITHM.NAME=VALUE"),
-        ("--hparam=reptile.server_decay=perhaps", "must be true or false"),
+        ("--hparam=reptile.server_schedule=cool", "Did you mean 'cooldown'?"),
         ("--hparam=fedavg.inner_learning_rate=fast", "must be a number"),
         ("--aggregator=mode", "must be one of: mean"),
         ("--trim_fraction=0.1", "trim_fraction is for the aggregator trimmed_mean, not for mean"),

@@ -10,6 +10,12 @@ from tff_fedmeta.config.schema import setting
 
 SERVER_OPTIMIZERS = ("sgd", "adam", "yogi")
 CLIENT_WEIGHTINGS = ("examples", "uniform")
+SERVER_SCHEDULES = ("constant", "linear", "cooldown")
+
+_SCHEDULE = (
+    "The server's rate over the rounds of the run: constant; linear falls to 0 from the first "
+    "round on; cooldown is constant, then falls linearly to 0 over the last 30 %."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,9 +29,7 @@ class Server:
         "sgd", "Optimizer that applies the mean update.", choices=SERVER_OPTIMIZERS
     )
     server_learning_rate: float = setting(0.1, "The server's learning rate.", at_least=0)
-    server_decay: bool = setting(
-        False, "Whether the server's rate falls linearly to 0 over the rounds of the run."
-    )
+    server_schedule: str = setting("constant", _SCHEDULE, choices=SERVER_SCHEDULES)
     server_warmup: int = setting(
         0, "Rounds over which the server's rate rises linearly from 0 first.", at_least=0
     )
@@ -69,9 +73,7 @@ class Reptile(FedAvg):
     of the Reptile paper (arXiv:1803.02999, section 6).
     """
 
-    server_decay: bool = setting(
-        True, "Whether the server's rate falls linearly to 0 over the rounds of the run."
-    )
+    server_schedule: str = setting("linear", _SCHEDULE, choices=SERVER_SCHEDULES)
     client_weighting: str = setting(
         "uniform",
         "examples weighs clients by size, uniform counts each as one task.",

@@ -22,6 +22,9 @@ _WEIGHTINGS = {
     "uniform": tff.learning.ClientWeighting.UNIFORM,
 }
 
+# The share of a run's rounds, its last, over which the schedule "cooldown" lets the rate fall.
+_COOLDOWN = 0.3
+
 
 def build_process(
     config: ExperimentConfig,
@@ -47,7 +50,8 @@ def build_process(
             values.pop("server_optimizer"),
             values.pop("server_learning_rate"),
             warmup=values.pop("server_warmup"),
-            decay=config.rounds if values.pop("server_decay") else None,
+            schedule=values.pop("server_schedule"),
+            rounds=config.rounds,
         )
     if "client_weighting" in values:
         values["client_weighting"] = _WEIGHTINGS[values["client_weighting"]]
@@ -98,7 +102,7 @@ def check_builders(config: ExperimentConfig) -> None:
         kind = REGISTRY[algorithm].hyperparameters
         needed = {field.name for field in dataclasses.fields(kind)} | {"batch_size"}
         if issubclass(kind, Server):
-            needed -= {"server_learning_rate", "server_decay", "server_warmup"}
+            needed -= {"server_learning_rate", "server_schedule", "server_warmup"}
         if not config.hyperparameters[algorithm].get("inner_clip_norm"):
             needed.discard("inner_clip_norm")
         if "inner_learning_rate" in needed:
@@ -124,7 +128,7 @@ def _arguments_of(builder: Callable[..., Any]) -> Optional[set[str]]:
 
 
 def _server_optimizer(
-    name: str, rate: float, warmup: int, decay: Optional[int]
+    name: str, rate: float, warmup: int, schedule: str, rounds: int
 ) -> tff.learning.optimizers.Optimizer:
     """Builds a server optimizer.
 
@@ -132,16 +136,24 @@ def _server_optimizer(
       name: Which one.
       rate: Its learning rate.
       warmup: Over how many rounds the rate rises linearly at first.
-      decay: Over how many rounds, from the first, it falls linearly to 0; None: it does not.
+      schedule: How it changes over the run, of `hyperparameters.SERVER_SCHEDULES`.
+      rounds: How many rounds the run has, >= 1.
     """
     optimizer = _SERVER_OPTIMIZERS[name](rate)
-    if not warmup and decay is None:
+    if not warmup and schedule == "constant":
         return optimizer
 
     def rate_of_round(done: Any) -> Any:  # TFF counts rounds from 0, and each moves a little
         done = tf.cast(done, tf.float32)
         risen = tf.minimum((done + 1) / warmup, 1.0) if warmup else 1.0
-        left = tf.maximum(1.0 - done / decay, 0.0) if decay else 1.0
-        return rate * risen * left
+        return rate * risen * _rate_left(done, schedule, rounds)
 
     return tff.learning.optimizers.schedule_learning_rate(optimizer, rate_of_round)
+
+
+def _rate_left(done: Any, schedule: str, rounds: int) -> Any:
+    """Returns the share of the server's rate that a schedule leaves after `done` of the rounds."""
+    if schedule == "constant":
+        return 1.0
+    left = tf.maximum(1.0 - done / rounds, 0.0)
+    return left if schedule == "linear" else tf.minimum(left / _COOLDOWN, 1.0)

@@ -7,7 +7,8 @@ from tff_fedmeta.experiment.results import Results
 
 # What Reptile's hyperparameters mean where they are not FedAvg's.
 _IN_WORDS = {
-    ("server_decay", True): "its server step falls linearly to 0 over the run",
+    ("server_schedule", "linear"): "its server step falls linearly to 0 over the run",
+    ("server_schedule", "cooldown"): "its server step falls to 0 over the last 30 % of the run",
     ("client_weighting", "uniform"): "it weighs clients equally, not by size",
 }
 

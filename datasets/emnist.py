@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
+import string
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Callable
 
@@ -24,7 +25,7 @@ from datasets.data_set import About, DataSet, Request
 from datasets.sources import choice, tff_files
 from datasets.sources.contents import Contents, check_range
 from datasets.stand_ins import handwriting
-from datasets.task import DATA_SEED, Task, initializer_seeds, split_clients
+from datasets.task import DATA_SEED, Meaning, Task, initializer_seeds, split_clients
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 NAME = "emnist"
 URL = "https://storage.googleapis.com/tff-datasets-public/emnist_all.sqlite.lzma"
 FILE_NAME = "emnist_all.sqlite"
+CHARACTERS = string.digits + string.ascii_uppercase + string.ascii_lowercase
 
 # For the methods whose clients send gradients. All that is set here and below is the best of a
 # recorded search: see searches/emnist_hyperparameters.py and searches/emnist_learning_rates.py.
@@ -196,6 +198,12 @@ def _build_task(
         input_spec=(
             tf.TensorSpec([None, 28, 28], tf.float32),
             tf.TensorSpec([None], tf.int32),
+        ),
+        meaning=Meaning(
+            inputs="a grey image of 28 x 28, 1.0 = paper and 0.0 = ink",
+            target="the character's place in the list of classes, from 0",
+            output="a logit for each class",
+            classes=list(CHARACTERS[:10] if request.options.only_digits else CHARACTERS),
         ),
     )
 

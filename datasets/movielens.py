@@ -33,6 +33,7 @@ from datasets.tables import files as table_files
 from datasets.task import (
     DATA_SEED,
     DataError,
+    Meaning,
     Measures,
     Task,
     initializer_seeds,
@@ -231,6 +232,12 @@ def _build_task(
                 recommendation.measure_client, movies.num_ratings, movies.mean_rating
             ),
             recommendation.EXPLANATION,
+        ),
+        meaning=Meaning(
+            inputs=f'a movie\'s place in the list "movies" of {MOVIES_FILE}, 0 for any not listed',
+            target="the user's rating, in stars",
+            output="the user's rating, in stars",
+            ids_file=MOVIES_FILE,
         ),
     )
 

@@ -25,7 +25,7 @@ from datasets.data_set import About, DataSet, Request
 from datasets.problems import few_shot, image_classes
 from datasets.sources import choice, tfds_files
 from datasets.stand_ins import characters
-from datasets.task import DataError, Measures, Task, number_clients
+from datasets.task import DataError, Meaning, Measures, Task, number_clients
 
 NAME = "omniglot"
 NUM_CLIENTS = {"train": 100_000, "validation": 50, "test": 150}
@@ -186,6 +186,11 @@ def load(request: Request) -> Task:
         ),
         split="ordered",
         measures=Measures(few_shot.measure_client, few_shot.EXPLANATION),
+        meaning=Meaning(
+            inputs=f"an image of {image_size} x {image_size} x {channels}, 0 = white and 1 = black",
+            target=f"which of the client's own {ways} classes it is, from 0",
+            output="a logit for each of the client's own classes",
+        ),
     )
 
 

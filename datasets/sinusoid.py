@@ -22,7 +22,7 @@ import numpy as np
 
 from datasets import options as schema
 from datasets.data_set import EMBEDDED, About, DataSet, Request
-from datasets.task import Task, initializer_seeds, number_clients
+from datasets.task import Meaning, Task, initializer_seeds, number_clients
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -130,6 +130,7 @@ def load(request: Request) -> Task:
         metric="mse",
         higher_is_better=False,
         plot_client=functools.partial(plot_client, max_phase),
+        meaning=Meaning("x, from -5 to 5", "the wave's value at x", "the wave's value at x"),
         has_real_data=False,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 import numpy as np
@@ -42,6 +42,33 @@ class Measures(NamedTuple):
     explanation: str
 
 
+class Meaning(NamedTuple):
+    """What the numbers of a task's model mean, for whoever uses the model elsewhere.
+
+    Attributes:
+      inputs: One example's x.
+      target: One example's y.
+      output: What the model returns for one example.
+      channels: The names of x's last dimension; empty: it has none.
+      ids_file: The file of `Task.assets` that says what the ids in x stand for; None: x has no ids.
+      classes: The names of the logits in their order; empty: outputs are not classes, or their
+        each client has classes of its own.
+      classes_file: The file of `Task.assets` that has these names, where they are many.
+      mean: Of a quantity in its own unit: target and output are (quantity - mean) / scale.
+      scale: As `mean`.
+    """
+
+    inputs: str
+    target: str
+    output: str
+    channels: Sequence[str] = ()
+    ids_file: str | None = None
+    classes: Sequence[str] = ()
+    classes_file: str | None = None
+    mean: float = 0.0
+    scale: float = 1.0
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """A federated learning problem.
@@ -70,6 +97,7 @@ class Task:
       build_front: Builds the layers in front of the network, the input first, which stay where a
         user's own network takes the place of the task's; None means the input alone.
       measures: What else test clients are measured by, if anything.
+      meaning: What inputs and outputs mean, for `metadata.json` of exported models; None: not said.
       has_real_data: Whether there are real data that "embedded" ones stand in for. A task that is
         defined by how its data are made has none.
     """
@@ -91,6 +119,7 @@ class Task:
     plot_client: Callable[..., None] | None = None
     build_front: Callable[[], list[tf.keras.layers.Layer]] | None = None
     measures: Measures | None = None
+    meaning: Meaning | None = None
     has_real_data: bool = True
 
     def model_fn(self) -> tff.learning.models.VariableModel:

@@ -50,4 +50,11 @@ def load(request):
         build_loss=lambda: tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         build_metrics=lambda: [tf.keras.metrics.SparseCategoricalAccuracy("accuracy")],
         input_spec=(tf.TensorSpec([None, 3]), tf.TensorSpec([None], tf.int32)),
+        meaning=datasets.Meaning(  # for whoever has the exported model alone
+            inputs="a home at one moment, standardised",
+            target="whether the heating is on",
+            output="a logit for each class",
+            channels=["temperature outside", "temperature inside", "hour"],
+            classes=["off", "on"],
+        ),
     )

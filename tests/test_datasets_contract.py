@@ -161,6 +161,21 @@ def test_training_splits_clients_as_evaluation_does(name, task):
     assert set(defaults["hyperparameters"]) <= set(REGISTRY)
 
 
+def test_what_the_numbers_mean_is_said_and_fits_the_model(task):
+    told = task.meaning
+    assert all((told.inputs, told.target, told.output))
+    x, y = examples(task)
+    output = task.build_keras_model().output_shape
+    assert len(told.channels) in (0, x.shape[-1]) and len(told.classes) in (0, output[-1])
+    for file in (told.ids_file, told.classes_file):
+        assert file is None or json.dumps(task.assets[file])
+    if told.classes_file is not None:
+        assert len(task.assets[told.classes_file]) == output[-1]
+    if np.issubdtype(y.dtype, np.floating) and told.scale != 1:
+        quantities = np.concatenate([task.read_client(c)[1] for c in task.train_clients])
+        assert abs(quantities.mean()) < 0.1 and abs(quantities.std() - 1) < 0.1
+
+
 # --- options ---------------------------------------------------------------------------------
 
 

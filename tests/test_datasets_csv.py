@@ -16,7 +16,7 @@ from datasets import DataError
 from datasets.stand_ins import households
 from datasets.tables import columns, examples, files, times
 from tff_fedmeta import keras_files
-from tff_fedmeta.experiment import own_model
+from tff_fedmeta.experiment import model_meaning, own_model
 
 COLUMNS = {"client_column": "who", "label_column": "y"}
 
@@ -252,6 +252,20 @@ def test_ids_that_look_like_numbers_stay_as_they_are_written(save):
     assert sorted(all_clients(task))[:2] == ["000", "001"]
     with pytest.raises(KeyError):
         task.read_client("0")
+
+
+def test_whoever_has_the_model_alone_is_told_what_its_numbers_mean(save):
+    frame = make_frame()
+    asked = {**COLUMNS, "label_column": "b", "feature_columns": "a,mode"}
+    said = model_meaning.describe(load_task("csv", csv=save(frame), **asked))
+    assert said["input"]["shape"] == [None, 4] and said["target"]["shape"] == [None]
+    assert said["input"]["channels"] == ["a", "mode=eco", "mode=off", "mode=on"]
+    assert said["output"]["mean"] == pytest.approx(frame["b"].mean(), abs=0.5)
+    assert said["output"]["scale"] == said["target"]["scale"] != 1
+    asked["label_column"], asked["feature_columns"] = "mode", "a,b"
+    said = model_meaning.describe(load_task("csv", csv=save(frame), **asked))
+    assert said["output"]["classes"] == ["eco", "off", "on"] and "mean" not in said["target"]
+    assert json.loads(json.dumps(said, allow_nan=False)) == said
 
 
 # --- the file and its stand-in -----------------------------------------------------------------

@@ -110,6 +110,18 @@ def test_saving_again_replaces_the_export(tmp_path):
     assert_equal(loaded.get_weights(), initial_weights())
 
 
+def test_an_export_is_not_larger_by_the_momentum_that_it_does_not_use(tmp_path):
+    keras_model = tf.keras.Sequential([tf.keras.Input([500]), dense(500)])
+    keras_model.compile(tf.keras.optimizers.SGD(0.3), "mse")
+    keras_model.optimizer.build(keras_model.trainable_variables)
+    model_files.save(keras_model, tmp_path, {})
+    assert (tmp_path / "model.keras").stat().st_size < 1.05 * 4 * keras_model.count_params()
+    assert_equal(
+        tf.keras.models.load_model(tmp_path / "model.keras").get_weights(),
+        keras_model.get_weights(),
+    )
+
+
 def test_keras_adapts_an_export_as_the_evaluation_did(tff_runtime, tmp_path):
     x, y = make_client(20, 3)
     trained = tff.learning.models.ModelWeights([w + 0.1 for w in initial_weights()], [])

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import string
 import subprocess
 import sys
 import time
@@ -175,6 +176,20 @@ def test_metadata_says_how_to_adapt(finished):
         "dataset": "emnist",
         "data_source": "tff",
         "adaptation": {**chosen, "batch_size": 3, "adapts": "all weights"},
+        "input": {
+            "shape": [None, 28, 28],
+            "dtype": "float32",
+            "meaning": "a grey image of 28 x 28, 1.0 = paper and 0.0 = ink",
+        },
+        "target": {
+            "shape": [None],
+            "dtype": "int32",
+            "meaning": "the character's place in the list of classes, from 0",
+        },
+        "output": {
+            "meaning": "a logit for each class",
+            "classes": list("0123456789" + string.ascii_uppercase + string.ascii_lowercase),
+        },
         "config_hash": config.hash,
     }
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from datasets.data_set import EMBEDDED
 from datasets.options import Options, option
-from datasets.task import Task
+from datasets.task import Meaning, Task
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -138,4 +138,11 @@ def build_task(
         input_spec=(spec, spec),
         split="ordered",
         assets={VOCABULARY_FILE: list(tokens)},
+        meaning=Meaning(
+            inputs=f"{sequence_length} tokens, each its place in {VOCABULARY_FILE}; 0 pads, last",
+            target="the same tokens one place later: for each the token that follows",
+            output="for each token a logit for each one that may follow",
+            ids_file=VOCABULARY_FILE,
+            classes_file=VOCABULARY_FILE,
+        ),
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from datasets.tables import columns, examples, metrics, selection
+from datasets.tables import columns, examples, meaning, metrics, selection
 from datasets.task import DATA_SEED, DataError, Task, split_clients
 
 if TYPE_CHECKING:
@@ -148,6 +148,7 @@ def build(
         higher_is_better=is_classes,
         split=split,
         measures=measures,
+        meaning=meaning.of_table(shape, fitted, label, PREPARE),
         assets={
             PREPROCESSING: {
                 "features": fitted,

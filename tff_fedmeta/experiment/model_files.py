@@ -14,7 +14,7 @@ import tensorflow as tf
 from tff_fedmeta import export
 from tff_fedmeta.client import model_checks
 from tff_fedmeta.config import ExperimentConfig
-from tff_fedmeta.experiment import run_directory
+from tff_fedmeta.experiment import model_meaning, run_directory
 from tff_fedmeta.experiment.evaluation import Scope
 from tff_fedmeta.export import keras, tflite
 
@@ -78,6 +78,7 @@ def export_model(
         "dataset": task.name,
         "data_source": task.data_source,
         "adaptation": how,
+        **model_meaning.describe(task),
         "config_hash": config.hash,
     }
     if export.TFLITE in formats:

@@ -10,6 +10,8 @@
       ALGORITHM/metrics.csv  checkpoints/  tensorboard/  adaptation_test.json
       ALGORITHM/measures_test.json                     where the task has measures of its own
       ALGORITHM/keras_model/model.keras  metadata.json
+      ALGORITHM/keras_model/adaptation_rates.npz       of Meta-SGD
+      ALGORITHM/keras_model/adaptable.tflite           with --export=tflite
 
 Importing this needs no TensorFlow.
 """
@@ -45,7 +47,15 @@ _KINDS = {
 _KINDS_OF_ALGORITHM = {
     **dict.fromkeys((".", "checkpoints", "tensorboard", "keras_model"), False),
     **dict.fromkeys(("metrics.csv", "adaptation_test.json", "measures_test.json"), True),
-    **dict.fromkeys(("keras_model/model.keras", "keras_model/metadata.json"), True),
+    **dict.fromkeys(
+        (
+            "keras_model/model.keras",
+            "keras_model/metadata.json",
+            "keras_model/adaptation_rates.npz",
+            "keras_model/adaptable.tflite",
+        ),
+        True,
+    ),
 }
 # What may change, or be removed to save space, without a result being another.
 _NOT_RESULTS = ("checkpoints", "tensorboard")

@@ -26,7 +26,7 @@ RANGE = 10.0  # how many standard deviations from the mean a feature may be
 # Values further from the median than this many standard deviations, told by the quartiles, have no
 # part in mean and scale.
 _FAR = 20.0
-_QUARTILES = 1.349  # standard deviations between those of a normal distribution
+_QUARTILES = 1.349  # standard deviations between the quartiles of a normal distribution
 # Below so many units in the last place of the largest value a spread is noise of rounding.
 _NOISE = 64.0
 # Above so many standard deviations from 0 float32 would lose what tells values apart.
@@ -77,7 +77,7 @@ def fit_feature(
 
     Raises:
       DataError: If training rows have no value, an infinite one, numbers mixed with text, or more
-        than 50 distinct strings or one for every second row: that is no set of categories.
+        than 50 distinct strings or one for every second row: too many for categories.
     """
     from datasets.tables import prepare
 
@@ -150,7 +150,7 @@ def channel_names(features: Sequence[Fitted]) -> list[str]:
 
 
 def normalisation(features: Sequence[Fitted]) -> tuple[list[float], list[float]]:
-    """Returns mean and scale of each number that `encode` gives; 0 and 1 for those of 0 and 1."""
+    """Returns mean and scale of each number that `encode` gives; 0 and 1 for flags."""
     mean, scale = [], []
     for feature in features:
         if "categories" in feature:
@@ -199,7 +199,7 @@ def fit_label(column: pd.Series, training: np.ndarray, kind: str | None = None) 
     classes = sorted(set(_classes(seen, is_number)))
     if len(classes) > max(2, len(seen) // 2):
         raise DataError(
-            f"Column {column.name!r} is no set of classes: the {len(seen):,} examples of training "
+            f"Column {column.name!r} does not hold classes: the {len(seen):,} examples of training "
             f"clients have {len(classes):,} different labels."
         )
     return {"column": column.name, "classes": classes}
@@ -232,7 +232,7 @@ def has_label(column: pd.Series) -> np.ndarray:
 def _is_numeric(column: pd.Series) -> bool:
     """Returns whether most values are numbers; one word among them is a mistake in the file.
 
-    What a broken computation left (nan) is no word.
+    What a broken computation left (nan) is not a category.
     """
     from datasets.tables import prepare
 

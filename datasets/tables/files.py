@@ -229,7 +229,7 @@ def _read_one(
         if isinstance(error, DataError):
             raise
         reason = " ".join(str(error).split()).rstrip(".")
-        raise DataError(f"{file} is no CSV (UTF-8) or Parquet file: {reason}.") from error
+        raise DataError(f"{file} is not a CSV (UTF-8) or Parquet file: {reason}.") from error
 
 
 def _unpack(file: pathlib.Path, content: bytes) -> bytes:
@@ -305,10 +305,10 @@ def _csv(
     try:
         decoded = content.decode(encoding)
     except LookupError:
-        raise DataError(f"--encoding: there is no encoding called {encoding!r}.") from None
+        raise DataError(f"--encoding: Python knows no encoding called {encoding!r}.") from None
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{file} is no CSV (UTF-8) or Parquet file: {error.reason} at byte {error.start}. "
+            f"{file} is not a CSV (UTF-8) or Parquet file: {error.reason} at byte {error.start}. "
             "If it is text in another encoding, name it, such as --encoding=latin-1."
         ) from error
     if form.separator is not None and len(form.separator) > 1:  # pandas' fast reader takes one

@@ -166,7 +166,7 @@ def build(
 
 
 def _rows_with_a_client(frame: pd.DataFrame, options: Any, report: dict[str, Any]) -> pd.DataFrame:
-    """Leaves out and counts rows that are empty or nobody's; the index keeps the numbers."""
+    """Leaves out and counts rows that are empty or name no client; the index keeps row numbers."""
     empty = frame.isna().all(axis=1)
     needed = [options.client_column, *selection.listed(options.time_column)]
     needed += [n for n in (options.series_column, options.split_column) if n is not None]

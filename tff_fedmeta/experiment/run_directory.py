@@ -227,7 +227,7 @@ def claim(
     if _read_json(versions_file) not in (None, now):
         _LOG.warning(
             "This run was begun with other versions or on another machine (%s had them): its "
-            "weights may differ from those of an uninterrupted one.",
+            "weights may differ from the weights of an uninterrupted one.",
             versions_file,
         )
     write_json(versions_file, now)

@@ -43,6 +43,7 @@ _PUBLIC = {
     "compose": "algorithms.composition",
     "differentiate_local_steps": "client.inner_loop:differentiate",
     "evaluate_adaptation": "experiment.evaluation",
+    "load_run": "experiment.saved_run",
     "local_runtime": "runtime.local",
     "open_model": "keras_files",
     "plan_minibatches": "client.minibatches",

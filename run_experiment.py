@@ -76,7 +76,7 @@ def _prepare(argv: Sequence[str]) -> Optional[_Prepared]:
     """Checks everything, loads the data and takes the output directory.
 
     Returns:
-      What is to be run; None after printing the help, or a finished run.
+      What is to be run; None, having said what there is to say, if there is nothing.
 
     Raises:
       ValueError: If the user has to change something.
@@ -94,7 +94,8 @@ def _prepare(argv: Sequence[str]) -> Optional[_Prepared]:
         check_choice("--export", name, export.FORMATS)
     output_dir = Path(values["output_dir"]).expanduser() if values["output_dir"] else None
     if output_dir is not None:  # a wrong directory is said before any data is loaded
-        found = run_directory.find_run(config, output_dir, values["resume"])
+        left_open = ("clients_per_round",) * (values["clients_per_round"] is None)
+        found = run_directory.find_run(config, output_dir, values["resume"], left_open)
         if found is not None and run_directory.is_finished(output_dir):
             return _say_finished(output_dir)
         has_stand_in = datasets.DATASETS[config.dataset].about.source != "embedded"
@@ -109,7 +110,9 @@ def _prepare(argv: Sequence[str]) -> Optional[_Prepared]:
     start = time.perf_counter()
     task = _load(config, values)
     seconds = time.perf_counter() - start
+    config = _with_cohort(config, task, values)
     config = dataclasses.replace(config, data_source=task.data_source)
+    _check_task(config, task)
     output_dir = output_dir or Path("runs") / f"{config.dataset}-{config.hash}"
     run_directory.find_run(config, output_dir, values["resume"])
     if run_directory.is_finished(output_dir):
@@ -120,9 +123,9 @@ def _prepare(argv: Sequence[str]) -> Optional[_Prepared]:
 
 
 def _load(config: ExperimentConfig, values: Mapping[str, Any]) -> datasets.Task:
-    """Loads the task, with the user's own network and weights in it, and checks that it can run."""
+    """Loads the task, with the user's own network and weights in it."""
     from tff_fedmeta import keras_files
-    from tff_fedmeta.experiment import own_model, process, train
+    from tff_fedmeta.experiment import own_model, process
 
     process.check_builders(config)
     task = datasets.load(
@@ -135,11 +138,33 @@ def _load(config: ExperimentConfig, values: Mapping[str, Any]) -> datasets.Task:
             options=config.task_options,
         ),
     )
-    if config.clients_per_round > len(task.train_clients):
+    if config.model is not None:
+        task = own_model.replace_network(task, keras_files.open_model(values["model"]))
+    if config.initial_model is not None:
+        task = own_model.replace_initial_weights(task, values["initial_model"])
+    return task
+
+
+def _with_cohort(
+    config: ExperimentConfig, task: datasets.Task, values: Mapping[str, Any]
+) -> ExperimentConfig:
+    """Returns a configuration whose cohorts are no larger than there are training clients."""
+    number = len(task.train_clients)
+    if config.clients_per_round <= number:
+        return config
+    if values["clients_per_round"] is not None:
         raise ValueError(
-            f"--clients_per_round must be at most the number of training clients, "
-            f"{len(task.train_clients)}, but is {config.clients_per_round}."
+            f"--clients_per_round must be at most the number of training clients, {number}, but is "
+            f"{config.clients_per_round}."
         )
+    print(f"Each round has all {number} training clients: there are no more.", file=sys.stderr)
+    return dataclasses.replace(config, clients_per_round=number)
+
+
+def _check_task(config: ExperimentConfig, task: datasets.Task) -> None:
+    """Raises ValueError if the task's labels cannot be attacked or its clients protected so."""
+    from tff_fedmeta.experiment import train
+
     if config.failures.flip_labels:
         labels = getattr(task.input_spec[1], "dtype", None)
         failures.check_labels(labels and labels.as_numpy_dtype)
@@ -149,11 +174,6 @@ def _load(config: ExperimentConfig, values: Mapping[str, Any]) -> datasets.Task:
             promise.epsilon(config.rounds)
     except ValueError as error:
         raise ValueError(f"The privacy asked for cannot be accounted for: {error}") from error
-    if config.model is not None:
-        task = own_model.replace_network(task, keras_files.open_model(values["model"]))
-    if config.initial_model is not None:
-        task = own_model.replace_initial_weights(task, values["initial_model"])
-    return task
 
 
 def _say_finished(output_dir: Path) -> None:

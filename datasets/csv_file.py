@@ -20,7 +20,7 @@ from datasets import options as schema
 from datasets.data_set import About, DataSet, Request
 from datasets.sources import choice
 from datasets.stand_ins import households
-from datasets.tables import columns, files, metrics, models, own_task, selection
+from datasets.tables import columns, csv_text, files, metrics, models, own_task, selection
 from datasets.task import DATA_SEED, DataError, Task
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ ABOUT = About(
     model="MLP, 1-D CNN over windows, or your own Keras file",
     metric="accuracy, or mean absolute error in the label's units",
     download="none",
-    licence="your file's own",
+    licence="that of your file",
 )
 
 
@@ -301,10 +301,10 @@ def _read(options: Options) -> tuple[pd.DataFrame, list[str], dict[str, Any]]:
     return frame, said, file
 
 
-def _format(options: Options) -> files.Format:
+def _format(options: Options) -> csv_text.Format:
     """Returns how the user says that the file is written."""
-    return files.Format(
-        separator=files.separator_named(options.separator),
+    return csv_text.Format(
+        separator=csv_text.separator_named(options.separator),
         decimal=options.decimal,
         encoding=options.encoding,
         header=not options.no_header,

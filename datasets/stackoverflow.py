@@ -186,7 +186,7 @@ def _open(
     readers[0](groups[0][0])  # what is wrong with all clients is said before any training
 
     def read_sentences(client_id: str) -> np.ndarray:
-        for read in readers:  # training clients come first, and only they are in `train`
+        for read in readers:  # those who train come first, and nobody else is in `train`
             try:
                 examples = read(client_id)
             except KeyError:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from datasets.tables import columns, files, selection
+from datasets.tables import columns, csv_text, files, selection
 from datasets.task import DataError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Guess:
     time: list[str]
 
 
-def info(path: str, form: files.Format | None = None) -> str:
+def info(path: str, form: csv_text.Format | None = None) -> str:
     """Returns, as text, what is understood of a table.
 
     Args:
@@ -140,10 +140,8 @@ def main(argv: Sequence[str]) -> int:
         flags = ", ".join(f"--{flag}" for flag in _FLAGS)
         print(f"Error: give one FILE, and any of {flags}.", file=sys.stderr)
         return 2
-    form = files.Format(
-        separator={"tab": "\t", "space": " "}.get(
-            given.get("separator", ""), given.get("separator")
-        ),
+    form = csv_text.Format(
+        separator=csv_text.separator_named(given.get("separator")),
         decimal=given.get("decimal"),
         encoding=given.get("encoding"),
         header="no_header" not in given,

@@ -14,7 +14,7 @@ import datasets
 import run_experiment
 from datasets import DataError
 from datasets.stand_ins import households
-from datasets.tables import columns, examples, files, times
+from datasets.tables import columns, examples, files, labels, times
 from tff_fedmeta import keras_files
 from tff_fedmeta.experiment import model_meaning, own_model
 
@@ -147,7 +147,7 @@ def test_label_kind_follows_the_values_unless_it_is_said():
     everything = np.ones(60, bool)
 
     def fit(values, kind=None):
-        return columns.fit_label(pd.Series(values, name="y"), everything, kind)
+        return labels.fit(pd.Series(values, name="y"), everything, kind)
 
     assert fit([3, 1, 1] * 20)["classes"] == [1, 3]
     assert fit([3.0, 1.0, 1.0] * 20)["classes"] == [1, 3]
@@ -661,3 +661,38 @@ def test_phone_and_watch_motion_is_read_window_for_window(save):
     np.testing.assert_array_equal(read_x, x[mine].astype(np.float32))
     np.testing.assert_array_equal(read_y, y[mine])
     assert task.split == "random"
+
+
+def test_a_regression_error_is_over_all_query_rows_of_as_many_clients_as_there_are(
+    save, tmp_path, capsys
+):
+    """Clients of 131 query rows, which are measured in passes of 128 and of 3; six clients."""
+    import tensorflow as tf
+
+    frame = make_frame(num_clients=6, num_rows=262).assign(y=lambda f: 50 + 9 * f["b"])
+    frame.loc[frame["t"] >= 259, "y"] += 100  # the last pass has another error
+    output_dir = tmp_path / "run"
+    command = [
+        *("run", "--dataset=csv", f"--csv={save(frame)}", "--client_column=who"),
+        *("--label_column=y", "--time_column=t", "--rounds=1", "--algorithms=fedavg"),
+        *("--adaptation_steps=1", "--adaptation_learning_rates=0.01"),
+        f"--output_dir={output_dir}",
+    ]
+    assert run_experiment.main(command) == 0
+    assert "all 4 training clients" in capsys.readouterr().err
+    home = output_dir / "fedavg" / "keras_model"
+    how = json.loads((home / "preprocessing.json").read_text())
+    result = json.loads((output_dir / "fedavg" / "adaptation_test.json").read_text())
+    measured = json.loads((output_dir / "fedavg" / "measures_test.json").read_text())
+    model = tf.keras.models.load_model(home / "model.keras")
+    (client,), (figures,) = result["clients"], measured["clients"]
+    query = frame[frame["who"] == client["client_id"]].iloc[131:]
+    output = model(columns.encode(query, how["features"])).numpy()[:, 0]
+    errors = output * how["label"]["scale"] + how["label"]["mean"] - query["y"]
+    assert client["num_query"] == 131
+    assert client["mae"][0] == pytest.approx(np.abs(errors).mean(), rel=1e-5)
+    assert client["rmse"][0] == pytest.approx(np.sqrt(np.square(errors).mean()), rel=1e-5)
+    for way, step in (("before", 0), ("after", -1)):
+        assert figures["figures"][way]["mae"] == pytest.approx(client["mae"][step], rel=1e-5)
+    (output_dir / "comparison.md").unlink()  # as if it had been interrupted
+    assert run_experiment.main(command) == 0  # its cohorts of four fit those not asked for

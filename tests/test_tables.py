@@ -14,7 +14,7 @@ import pytest
 
 import datasets
 from datasets import DataError, table_info
-from datasets.tables import columns, examples, files, judging, metrics, prepare, selection
+from datasets.tables import columns, examples, files, judging, labels, metrics, prepare, selection
 from datasets.tables.times import times
 from tff_fedmeta.client import model_checks
 
@@ -212,9 +212,9 @@ def test_whole_numbers_beyond_float64_stay_apart():
     found = times(pd.Series([2**53 + 1, 2**53]))
     assert np.argsort(found).tolist() == [1, 0]
     label = pd.Series([2**53, 2**53 + 1] * 10, name="y")
-    fitted = columns.fit_label(label, np.ones(20, bool), "classification")
+    fitted = labels.fit(label, np.ones(20, bool), "classification")
     assert fitted["classes"] == [2**53, 2**53 + 1]
-    assert columns.encode_label(label, fitted)[:2].tolist() == [0, 1]
+    assert labels.encode(label, fitted)[:2].tolist() == [0, 1]
 
 
 # --- columns ---

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from datasets.tables import columns, files
+from datasets.tables import columns, csv_text, files
 from datasets.task import DataError
 
 if TYPE_CHECKING:
@@ -71,15 +71,15 @@ def _table(path: pathlib.Path) -> pd.DataFrame:
     """Reads the table; one whose first row is numbers has no header."""
     content = files.first_line(path)
     if "::" in content:
-        form = files.Format(separator="::", header=False)
+        form = csv_text.Format(separator="::", header=False)
     else:
         cells = content.replace("\t", ",").replace(";", ",").split(",")
-        form = files.Format(header=not _is_number(cells[2]) if len(cells) > 2 else True)
+        form = csv_text.Format(header=not _is_number(cells[2]) if len(cells) > 2 else True)
     if form.header:
         named = files.names(str(path), form)
         text = [n for n in named if n.lower() in (*_NAMES["user"], *_NAMES["item"])]
         return files.read(str(path), text, form)[0]
-    form = files.Format(
+    form = csv_text.Format(
         separator=form.separator,
         header=False,
         column_names=("user", "item", "rating", "time")[: _width(content)],

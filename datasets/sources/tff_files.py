@@ -269,7 +269,7 @@ def check_reachable(url: str, seconds: float = PROBE_SECONDS) -> None:
     """Asks a host for a file's headers, honouring proxies, for `seconds` at the most.
 
     Raises:
-      DataError: If no good answer comes in time.
+      DataError: If there is no good answer in time.
     """
     answers: list[Exception | None] = []
 

@@ -7,6 +7,7 @@ dict that JSON can hold. It is exported beside the model, and `prepare.encode` a
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,6 @@ from datasets.task import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
-CLASSIFICATION, REGRESSION = "classification", "regression"
 NUMBERS, CATEGORIES = "numbers", "categories"
 MAX_CATEGORIES = 50  # distinct strings of a feature, and distinct whole numbers of class labels
 
@@ -32,7 +32,15 @@ _NOISE = 64.0
 # Above so many standard deviations from 0 float32 would lose what tells values apart.
 _OFFSET = 1000.0
 
-# One feature or the label, as JSON has it: see `fit_feature` and `fit_label`.
+# So many different numbers beside a few words are numbers, and the words missing values.
+_FEW_NUMBERS = 3
+# So many different numbers in one unit are measurements rather than categories.
+_FEW_MEASUREMENTS = 5
+_WRITTEN = re.compile(
+    r"([$€£¥]?)\s*[+-]?(?:\d{1,3}(?:[,.' ]\d{3})+|\d+)(?:[.,]\d+)?\s*(%|[A-Za-zµ°€$£][^\d\s]{0,5})?"
+)
+
+# One feature or the label, as JSON has it: see `fit_feature` and `labels.fit`.
 Fitted = dict[str, Any]
 
 
@@ -88,8 +96,13 @@ def fit_feature(
             "--feature_columns."
         )
     indicator = bool(column[training].isna().any())
-    if kind == NUMBERS or (kind is None and _is_numeric(seen)):
-        mean, scale = _mean_and_scale(finite_numbers(seen), seen.dtype)
+    if kind == NUMBERS or (kind is None and is_numeric(seen)):
+        try:
+            values = finite_numbers(seen)
+        except DataError as error:
+            hint = f" Or take it as categories: --categorical_columns={column.name}."
+            raise DataError(str(error) + hint * (kind is None)) from None
+        mean, scale = _mean_and_scale(values, seen.dtype)
         limits = None if most is None else [mean - most * scale, mean + most * scale]
         return {
             "column": column.name,
@@ -101,6 +114,8 @@ def fit_feature(
         }
     found = prepare.texts(seen)
     categories: list[Any] = sorted(set(found))
+    if kind is None:
+        _refuse_written_numbers(column.name, categories)
     if len(categories) > min(MAX_CATEGORIES, max(2, len(seen) // 2)):
         raise DataError(
             f"Column {column.name!r} is neither numbers nor categories: training clients have "
@@ -109,6 +124,18 @@ def fit_feature(
             "it out of --feature_columns."
         )
     return {"column": column.name, "categories": categories + [None] * indicator}
+
+
+def _refuse_written_numbers(name: Any, texts: Sequence[str]) -> None:
+    """Raises DataError if all texts are numbers with a unit, a currency or cut into thousands."""
+    found = [_WRITTEN.fullmatch(text) for text in texts]
+    units = {match.groups() for match in found if match}
+    if len(texts) >= _FEW_MEASUREMENTS and all(found) and len(units) == 1:
+        raise DataError(
+            f"Column {name!r} has numbers written such as {texts[0]!r}: write them as 1234.5 "
+            f"(--decimal=, reads decimal commas), leave the column out (--exclude_columns={name}), "
+            f"or take each as a category (--categorical_columns={name})."
+        )
 
 
 def _mean_and_scale(values: np.ndarray, dtype: Any) -> tuple[float, float]:
@@ -164,98 +191,24 @@ def normalisation(features: Sequence[Fitted]) -> tuple[list[float], list[float]]
     return mean, scale
 
 
-def fit_label(column: pd.Series, training: np.ndarray, kind: str | None = None) -> Fitted:
-    """Learns the label from training examples.
+def is_numeric(column: pd.Series) -> bool:
+    """Returns whether most values are numbers, or most different values are.
 
-    Args:
-      column: The labels of all examples, indexed by row.
-      training: Which are training clients', bool [examples].
-      kind: "classification" or "regression"; None decides by what the labels are: text, truth
-        values and at most 50 different whole numbers are classes, other numbers are quantities.
-
-    Returns:
-      `{"column", "classes"}`, sorted, or `{"column", "mean", "scale"}`.
-
-    Raises:
-      DataError: If a label is missing, or training examples all have the same one.
-    """
-    if kind not in (None, CLASSIFICATION, REGRESSION):
-        raise DataError(f"label_kind must be {CLASSIFICATION} or {REGRESSION}, but is {kind!r}.")
-    seen = column[training]
-    if seen.nunique() < 2:
-        raise DataError(
-            f"All examples of training clients have the same label, {_plain(seen.iloc[0])!r}, in "
-            f"column {column.name!r}: there is nothing to learn (empty cells, NA and None are not "
-            "labels but missing ones)."
-        )
-    is_number = seen.dtype != bool and _is_numeric(seen)
-    if kind is None:
-        whole = is_number and bool((finite_numbers(seen) % 1 == 0).all())
-        few = seen.nunique() <= MAX_CATEGORIES
-        kind = CLASSIFICATION if not is_number or (whole and few) else REGRESSION
-    if kind == REGRESSION:
-        values = finite_numbers(seen)
-        return {"column": column.name, "mean": float(values.mean()), "scale": float(values.std())}
-    classes = sorted(set(_classes(seen, is_number)))
-    if len(classes) > max(2, len(seen) // 2):
-        raise DataError(
-            f"Column {column.name!r} does not hold classes: the {len(seen):,} examples of training "
-            f"clients have {len(classes):,} different labels."
-        )
-    return {"column": column.name, "classes": classes}
-
-
-def encode_label(column: pd.Series, label: Fitted) -> np.ndarray:
-    """Turns labels into class indices, int32 [n], or standardised quantities, float32 [n].
-
-    A class that training examples have not is -1.
-
-    Raises:
-      DataError: If a quantity is not finite.
-    """
-    if "classes" not in label:
-        values = (finite_numbers(column) - label["mean"]) / label["scale"]
-        return values.astype(np.float32)
-    number = {name: index for index, name in enumerate(label["classes"])}
-    classes = _classes(column, as_numbers=not isinstance(label["classes"][0], (str, bool)))
-    return np.array([number.get(name, -1) for name in classes], np.int32)
-
-
-def has_label(column: pd.Series) -> np.ndarray:
-    """Returns which rows have a label, bool [rows]: not those with an empty cell or nan."""
-    if column.dtype.kind in "biuf":
-        return column.notna().to_numpy()
-    texts = column.astype(str).str.strip().str.lower()
-    return (column.notna() & ~texts.isin(("nan", ""))).to_numpy()
-
-
-def _is_numeric(column: pd.Series) -> bool:
-    """Returns whether most values are numbers; one word among them is a mistake in the file.
-
-    What a broken computation left (nan) is not a category.
+    One word among numbers is a mistake in the file, and a word between many different numbers is
+    how it spells a missing value. What a broken computation left (nan) is not a category.
     """
     from datasets.tables import prepare
 
     if column.dtype.kind in "biuf":
         return bool(column.notna().any())
-    is_nan = column.astype(str).str.strip().str.lower().isin(("nan", "+nan", "-nan")).to_numpy()
-    counted = ~np.isnan(prepare.numbers(column))[~is_nan]
-    return bool(len(counted) and counted.mean() > 0.5)
-
-
-def _classes(column: pd.Series, as_numbers: bool) -> list[Any]:
-    """Returns labels as JSON has them: whole or other numbers, truth values, text."""
-    if as_numbers and column.dtype.kind in "iu":  # exactly: float64 merges those beyond 2**53
-        return column.tolist()
-    if as_numbers:
-        return [_plain(value) for value in finite_numbers(column)]
-    return column.tolist() if column.dtype == bool else [str(v).strip() for v in column]
-
-
-def _plain(value: Any) -> Any:
-    """Returns a value as users write it: 3.0 as 3."""
-    is_whole = isinstance(value, (float, np.floating)) and value % 1 == 0
-    return int(value) if is_whole else value.item() if isinstance(value, np.generic) else value
+    texts = column.astype(str).str.strip().str.lower()
+    is_number = ~np.isnan(prepare.numbers(column))
+    is_nan = texts.isin(("nan", "+nan", "-nan")).to_numpy()
+    counted = is_number[~is_nan]
+    if len(counted) and counted.mean() > 0.5:
+        return True
+    different, words = texts[is_number].nunique(), texts[~is_number].nunique()
+    return different >= _FEW_NUMBERS and different > 2 * words
 
 
 def row_name(index: Any) -> str:

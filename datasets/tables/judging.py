@@ -83,7 +83,7 @@ def of_quantities(scale: float) -> Measures:
 def _class_figures(y: np.ndarray, found: np.ndarray, margin: np.ndarray | None) -> dict[str, float]:
     from sklearn import metrics
 
-    classes = np.unique(y)  # classes of the query alone: the others have no rows to find
+    classes = np.unique(y)  # of the query: there is nothing to find of others
     figures = {
         "accuracy": float(metrics.accuracy_score(y, found)),
         "balanced accuracy": float(

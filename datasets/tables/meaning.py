@@ -19,7 +19,7 @@ def of_table(
     Args:
       shape: Of one example: [channels], or [rows, channels].
       features: Of `columns.fit_feature`.
-      label: Of `columns.fit_label`.
+      label: Of `labels.fit`.
       prepare: The name of the file that makes inputs of rows.
     """
     rows = "a row" if len(shape) == 1 else f"{shape[0]} consecutive rows"

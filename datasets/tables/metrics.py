@@ -71,7 +71,7 @@ def of_quantities(scale: float) -> list[tf.keras.metrics.Metric]:
             self._scale = scale
 
         def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-            # As columns: of two vectors Keras would count one error for the whole batch.
+            # As columns: of two vectors Keras would count one error, that of the whole batch.
             y_true, y_pred = tf.reshape(y_true, [-1, 1]), tf.reshape(y_pred, [-1, 1])
             return super().update_state(y_true, y_pred, sample_weight)
 

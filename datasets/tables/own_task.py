@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from datasets.tables import columns, examples, meaning, metrics, selection
+from datasets.tables import columns, examples, labels, meaning, metrics, selection
 from datasets.task import DATA_SEED, DataError, Task, split_clients
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def build(
     report: dict[str, Any] = {"rows": len(frame)}
     frame = _rows_with_a_client(frame, options, report)
     label_column = options.label_column
-    labelled = columns.has_label(frame[label_column])
+    labelled = labels.has_label(frame[label_column])
     report["rows_without_label"] = int((~labelled).sum())
     found, groups = _examples(frame, options, labelled)
     report["clients_with_too_few_examples"] = found.too_few
@@ -63,15 +63,15 @@ def build(
     in_training = frame[options.client_column].astype(str).isin(set(train)).to_numpy()
 
     label_rows = np.unique(np.concatenate(list(found.label_rows.values())))
-    labels = frame[label_column].iloc[label_rows]
-    label = columns.fit_label(labels, in_training[label_rows], options.label_kind)
-    y_of_labelled = columns.encode_label(labels, label)
+    labelling = frame[label_column].iloc[label_rows]
+    label = labels.fit(labelling, in_training[label_rows], options.label_kind)
+    y_of_labelled = labels.encode(labelling, label)
     unseen = np.zeros(len(frame), bool)
     if "classes" in label and (y_of_labelled < 0).any():
         # Nobody can be told to find a class that no training client has.
         unseen[label_rows[y_of_labelled < 0]] = True
         report["classes_of_no_training_client"] = (
-            labels[y_of_labelled < 0].astype(str).value_counts().to_dict()
+            labelling[y_of_labelled < 0].astype(str).value_counts().to_dict()
         )
         held_out = set(validation) | set(test)
         found, groups = _examples(frame, options, labelled & ~unseen)
@@ -84,7 +84,7 @@ def build(
             raise DataError(
                 f"All labels in {label_column!r} of validation or test clients "
                 f"({columns.listed(sorted(held_out))}) are ones that no training client has, such "
-                f"as {labels[y_of_labelled < 0].iloc[0]!r}: use a smaller --num_test_clients."
+                f"as {labelling[y_of_labelled < 0].iloc[0]!r}: use a smaller --num_test_clients."
             )
     y_of_row = np.zeros(len(frame), y_of_labelled.dtype)
     y_of_row[label_rows] = y_of_labelled
@@ -101,7 +101,7 @@ def build(
             f"{options.metric}."
         )
     train_y = np.concatenate([y_of_row[found.label_rows[client]] for client in train])
-    warnings = _suspicious(frame, options, fitted, in_training, labels)
+    warnings = _suspicious(frame, options, fitted, in_training, labelling)
     _say(frame, found, fitted, label, report, [*said, *warnings])
 
     import tensorflow as tf
@@ -156,6 +156,7 @@ def build(
                 "normalisation": {"mean": mean, "scale": scale, "in_model": options.normalize},
                 "label": label,
                 "window": options.window,
+                "window_stride": options.window_stride or options.window,
                 "horizon": options.horizon,
                 "file": dict(file or {}),
             },
@@ -166,7 +167,7 @@ def build(
 
 
 def _rows_with_a_client(frame: pd.DataFrame, options: Any, report: dict[str, Any]) -> pd.DataFrame:
-    """Leaves out and counts rows that are empty or name no client; the index keeps row numbers."""
+    """Leaves out and counts rows that are empty or nobody's; the index keeps the numbers."""
     empty = frame.isna().all(axis=1)
     needed = [options.client_column, *selection.listed(options.time_column)]
     needed += [n for n in (options.series_column, options.split_column) if n is not None]
@@ -358,7 +359,8 @@ def _say(
             first = ", ".join(f"{name}: {n:,}" for name, n in list(count.items())[:5])
             more = f" and {len(count) - 5} more" if len(count) > 5 else ""
             verb = "" if what.startswith("values") else "Left out, "
-            lines.append(f"{verb}{plain} ({len(count)}): {first}{more}.".capitalize())
+            start = f"{verb}{plain}"
+            lines.append(f"{start[0].upper()}{start[1:]} ({len(count)}): {first}{more}.")
         else:
             lines.append(f"Left out, {plain}: {count:,}.")
     print("\n".join(lines), file=sys.stderr, flush=True)

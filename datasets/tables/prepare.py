@@ -33,7 +33,8 @@ def prepare(rows: pd.DataFrame, how: Mapping[str, Any] | None = None) -> np.ndar
 
     Args:
       rows: Has the feature columns; others are ignored. Where the model takes windows, the rows of
-        one series in the order of time: from the first on, each window begins where one ends.
+        one series in the order of time: from the first on, a window begins every so many rows as in
+        training (`how["window_stride"]`).
       how: The content of `preprocessing.json`; None reads the file beside this one.
 
     Returns:
@@ -51,7 +52,8 @@ def prepare(rows: pd.DataFrame, how: Mapping[str, Any] | None = None) -> np.ndar
     if not how.get("window"):
         return x
     size = how["window"]
-    return x[: len(x) // size * size].reshape(-1, size, x.shape[-1])
+    starts = np.arange(0, len(x) - size + 1, how.get("window_stride") or size)
+    return x[starts[:, None] + np.arange(size)]
 
 
 def labels(outputs: Any, how: Mapping[str, Any] | None = None) -> np.ndarray:
@@ -124,7 +126,7 @@ def is_missing(column: pd.Series, file: Mapping[str, Any] | None = None) -> np.n
 def numbers(column: pd.Series, file: Mapping[str, Any] | None = None) -> np.ndarray:
     """Returns float64 [rows], NaN for whatever is not a number."""
     plain = _plain(column)
-    if plain.dtype.kind in "mM":  # pandas counts nanoseconds here, which is not a feature
+    if plain.dtype.kind in "mM":  # counts of nanoseconds to pandas, features to nobody
         return np.full(len(plain), np.nan)
     if plain.dtype.kind in "biuf":
         return plain.to_numpy().astype(np.float64)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # Two numbers of which each could be the day, and a year: 06/01/2015, 6-1-15 10:30.
-_DAY_AND_MONTH = re.compile(r"\s*(\d{1,2})([/.-])(\d{1,2})[/.-](\d{4}|\d{2})\b(.*)", re.DOTALL)
+_DAY_AND_MONTH = re.compile(r"^\s*(\d{1,2})([/.-])(\d{1,2})[/.-](\d{4}|\d{2})\b(.*)", re.DOTALL)
 
 
 def times(column: pd.Series, time_format: str | None = None) -> np.ndarray:
@@ -38,7 +38,7 @@ def times(column: pd.Series, time_format: str | None = None) -> np.ndarray:
     import pandas as pd
 
     if time_format is None and column.dtype.kind in "iu":
-        return column.to_numpy()
+        return column.to_numpy(np.uint64 if column.dtype.kind == "u" else np.int64)
     if column.dtype.kind == "M" or isinstance(column.dtype, pd.DatetimeTZDtype):
         return _nanoseconds(column, pd.to_datetime(column, utc=True))
     as_text = column.astype(str).str.strip()
@@ -75,6 +75,7 @@ def _with_day_first(column: pd.Series, parts: pd.DataFrame) -> pd.Series:
 
     first, second = (pd.to_numeric(parts[n], errors="coerce") for n in (0, 2))
     days_first, months_first = bool((first > 12).any()), bool((second > 12).any())
+    _refuse_years_first(column, first, parts)
     if days_first and months_first:
         raise DataError(
             f"Column {column.name!r} has dates with the day first, such as "
@@ -100,6 +101,16 @@ def _with_day_first(column: pd.Series, parts: pd.DataFrame) -> pd.Series:
         date + " " + rest.where(rest != "", "00:00"), format="mixed", errors="coerce", utc=True
     )
     return clock.astype(str).where(clock.notna(), "")
+
+
+def _refuse_years_first(column: pd.Series, first: pd.Series, parts: pd.DataFrame) -> None:
+    """Raises DataError if 15/01/27 is rather the 27th of a month of 2015, as the numbers vary."""
+    short = bool((parts[3].str.len() == 2).all()) and bool((first > 12).any())
+    if short and first.nunique() < parts[3].nunique():
+        raise DataError(
+            f"Column {column.name!r} has dates such as {column.iloc[0]!r}, in which the year seems "
+            "to come first: give --time_format=%y/%m/%d, or %d/%m/%y if the day does."
+        )
 
 
 def _nanoseconds(

@@ -132,7 +132,7 @@ def build_adaptation_eval(
 
 
 def moving_variables(model: Any, head_layers: Optional[int]) -> list[int]:
-    """Returns which trainable variables of a model adapt: all, or those of the last layers.
+    """Returns which of a model's trainable variables adapt: all, or those of its last layers.
 
     Raises:
       ValueError: If the model has fewer layers with weights than `head_layers`.

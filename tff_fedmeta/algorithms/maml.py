@@ -1,6 +1,6 @@
 """MAML, and its variants FOMAML, Meta-SGD and ANIL: differentiate through adaptation.
 
-`build_maml` describes the arguments that a builder does not.
+Arguments that a builder does not describe are those of `build_maml`.
 """
 
 import functools
@@ -138,7 +138,7 @@ def build_maml(
     Raises:
       ValueError: If a value is out of its range, both epochs and steps are given, the model has
         moving statistics, or it draws random numbers in training (dropout) and the order is second:
-        the derivative would not belong to the step taken.
+        the derivative of a step would not be that of the step taken.
       TypeError: If `client_weighting` is not a `tff.learning.ClientWeighting`.
     """
     federation = Federation(

@@ -3,7 +3,6 @@
     OUTPUT_DIR/
       config.json  versions.json  timings.json
       vocabulary.json or whatever else a task has to be used with
-      task.json                                        what the report reads of the task
       comparison.json  comparison.png
       comparison.md                                    a run that has the table is finished
       checksums.json                                   of the files of a finished run
@@ -41,7 +40,6 @@ CHECKSUMS = "checksums.json"
 # What stands where, as a file (True) or as a directory.
 _KINDS = {
     **dict.fromkeys(("config.json", "versions.json", "timings.json", COMPARISON), True),
-    "task.json": True,
     **dict.fromkeys(
         ("comparison.json", "comparison.png", "example_client.png", CHECKSUMS, ".lock"), True
     ),
@@ -69,7 +67,7 @@ class RunDirectoryError(ValueError):
 
 
 def find_run(
-    config: ExperimentConfig, output_dir: Path, resume: bool
+    config: ExperimentConfig, output_dir: Path, resume: bool, left_open: Collection[str] = ()
 ) -> Optional[ExperimentConfig]:
     """Looks for a run of this configuration that can be continued.
 
@@ -77,6 +75,7 @@ def find_run(
       config: What is to be run. If its data source is "auto", a run with either source fits.
       output_dir: Where its files are or will be.
       resume: Whether a run that is there may be continued.
+      left_open: Fields that the data decide, as the user did not: what the run has fits.
 
     Returns:
       The configuration found there, or None if the place is free.
@@ -106,7 +105,8 @@ def find_run(
         reason = str(error).rstrip(".")
         raise ValueError(f"{config_file} cannot be read: {reason}. {advice}") from error
     if config.data_source == "auto":
-        config = dataclasses.replace(config, data_source=found.data_source)
+        left_open = ("data_source", *left_open)
+    config = dataclasses.replace(config, **{name: getattr(found, name) for name in left_open})
     if found != config:
         raise ValueError(
             f"{output_dir} holds a run of another configuration: {config.differences(found)}. "
@@ -229,7 +229,7 @@ def claim(
     if _read_json(versions_file) not in (None, now):
         _LOG.warning(
             "This run was begun with other versions or on another machine (%s had them): its "
-            "weights may differ from the weights of an uninterrupted one.",
+            "weights may differ from those of an uninterrupted one.",
             versions_file,
         )
     write_json(versions_file, now)

@@ -99,7 +99,7 @@ def train_algorithm(
 
 
 def guarantee_of(config: ExperimentConfig, task: Any) -> Optional[privacy.Guarantee]:
-    """Returns what a private aggregator guarantees over the run; None for any other aggregator."""
+    """Returns what the run of a private aggregator guarantees; None: it is no private one."""
     if config.aggregator not in aggregator_options.PRIVATE:
         return None
     return privacy.guarantee(

@@ -27,7 +27,7 @@ _CONFIG.graph_options.rewrite_options.dependency_optimization = (
 class Program:
     """A graph that any thread may call, with a session, so with variables, for each of them.
 
-    Arrays are handed over without a copy where memory is aligned, as results' memory is.
+    Arrays are handed over without a copy where their memory is aligned, as that of results is.
     """
 
     def __init__(self, graph: tf.Graph, feeds: Sequence[str], fetches: Sequence[str]):
@@ -52,7 +52,7 @@ class Program:
         results = self._of_thread.run(*values)
         for result in results:
             if isinstance(result, np.ndarray):
-                result.setflags(write=False)  # the memory may belong to a constant
+                result.setflags(write=False)  # the memory may be that of a constant
         return results
 
     def _new_session(self) -> Callable[..., list[Any]]:

@@ -423,10 +423,10 @@ def test_categories_are_at_most_fifty_texts(save):
     ("content", "reason"),
     [
         (None, "No such file"),
-        (b"", "no CSV"),
-        (b"PAR1 and nothing more", "no CSV"),
-        (b'who,y\n"a,1\n', "no CSV"),
-        (b"who,y\n\xff\xfe,1\n", "no CSV"),
+        (b"", "not a CSV"),
+        (b"PAR1 and nothing more", "not a CSV"),
+        (b'who,y\n"a,1\n', "not a CSV"),
+        (b"who,y\n\xff\xfe,1\n", "not a CSV"),
     ],
 )
 def test_unreadable_file_is_named(tmp_path, content, reason):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,36 +42,49 @@ def times(column: pd.Series, time_format: str | None = None) -> np.ndarray:
         return column.to_numpy(np.uint64 if column.dtype.kind == "u" else np.int64)
     if column.dtype.kind == "M" or isinstance(column.dtype, pd.DatetimeTZDtype):
         return _nanoseconds(column, pd.to_datetime(column, utc=True))
-    as_text = column.astype(str).str.strip()
     if time_format is not None:
-        found = pd.to_datetime(as_text, format=time_format, errors="coerce", utc=True)
+        found = _of_each(column, lambda texts: _dates_written(texts, time_format))
         return _nanoseconds(column, found, f"a time written as --time_format={time_format} says")
-    plain = column if column.dtype.kind in "biuf" else as_text
+    plain = column if column.dtype.kind in "biuf" else column.astype(str).str.strip()
     found = pd.to_numeric(plain, errors="coerce")
     if found.notna().mean() >= 0.5:
         _refuse(column, ~np.isfinite(found.to_numpy(np.float64, na_value=np.nan)))
         return found.to_numpy()
-    return _nanoseconds(column, _dates(column, as_text))
+    return _nanoseconds(column, _of_each(column, _dates))
 
 
-def _dates(column: pd.Series, as_text: pd.Series) -> pd.Series:
-    """Returns dates, NaT for what is not one."""
+def _of_each(column: pd.Series, parse: Callable[[pd.Series], pd.Series]) -> pd.Series:
+    """Parses every different text once: series of one clock share most of their times."""
     import pandas as pd
 
-    found = pd.to_datetime(as_text, format="ISO8601", errors="coerce", utc=True)
+    codes, texts = pd.factorize(column.astype(str).str.strip())
+    found = parse(pd.Series(texts, name=column.name))
+    return pd.Series(found.to_numpy("datetime64[ns]")[codes], column.index).dt.tz_localize("UTC")
+
+
+def _dates_written(texts: pd.Series, time_format: str) -> pd.Series:
+    import pandas as pd
+
+    return pd.to_datetime(texts, format=time_format, errors="coerce", utc=True)
+
+
+def _dates(texts: pd.Series) -> pd.Series:
+    """Returns dates in UTC, NaT for what is not one."""
+    import pandas as pd
+
+    found = pd.to_datetime(texts, format="ISO8601", errors="coerce", utc=True)
     if found.notna().all():
         return found
-    parts = as_text.str.extract(_DAY_AND_MONTH)
+    parts = texts.str.extract(_DAY_AND_MONTH)
     if parts[0].notna().mean() >= 0.5:
-        written = _with_day_first(column, parts)
-        return pd.to_datetime(written, format="ISO8601", errors="coerce", utc=True)
+        return _with_day_first(texts, parts)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of formats: what cannot be read is said by the caller
-        return pd.to_datetime(as_text, format="mixed", errors="coerce", utc=True)
+        return pd.to_datetime(texts, format="mixed", errors="coerce", utc=True)
 
 
 def _with_day_first(column: pd.Series, parts: pd.DataFrame) -> pd.Series:
-    """Returns dates by ISO 8601, given their parts: two numbers, a year and the rest."""
+    """Returns dates in UTC, given their parts: two numbers, a year and the rest."""
     import pandas as pd
 
     first, second = (pd.to_numeric(parts[n], errors="coerce") for n in (0, 2))
@@ -97,10 +111,11 @@ def _with_day_first(column: pd.Series, parts: pd.DataFrame) -> pd.Series:
     year = parts[3].where(parts[3].str.len() == 4, "20" + parts[3])
     rest = parts[4].fillna("").str.strip().str.lstrip("T, ")
     date = year + "-" + month.str.zfill(2) + "-" + day.str.zfill(2)
-    clock = pd.to_datetime(
-        date + " " + rest.where(rest != "", "00:00"), format="mixed", errors="coerce", utc=True
-    )
-    return clock.astype(str).where(clock.notna(), "")
+    written = date + " " + rest.where(rest != "", "00:00")
+    found = pd.to_datetime(written, format="ISO8601", errors="coerce", utc=True)
+    if found.notna().all():
+        return found
+    return pd.to_datetime(written, format="mixed", errors="coerce", utc=True)
 
 
 def _refuse_years_first(column: pd.Series, first: pd.Series, parts: pd.DataFrame) -> None:

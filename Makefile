@@ -14,7 +14,7 @@ AUDIT = pip-audit==2.10.1
 INSTALLED = $(VENV)/requirements.txt
 PY = $(VENV)/bin/python
 
-.PHONY: help run test quick lint format lock audit
+.PHONY: help run test quick lint format ray lock audit
 .DELETE_ON_ERROR:
 
 help: ## list the commands
@@ -41,12 +41,29 @@ format: $(INSTALLED) ## rewrite the code in the project's style
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-lock: ## regenerate requirements.txt from requirements.in [ARGS=--upgrade]
+# Ray is an extra: a quarter of a gigabyte that one machine does not need.
+ray: $(VENV)/requirements-ray.txt ## add Ray, for rounds on several machines (docs/cluster.md)
+
+$(VENV)/requirements-ray.txt: requirements-ray.txt $(INSTALLED)
+	@if $(PY) -c 'import sys; sys.exit(sys.version_info >= (3, 10))'; then \
+	    echo "Ray is for Python 3.10 and 3.11, but $(VENV) has an older one: rm -rf $(VENV)," \
+	        "and choose another with PYTHON=/path/to/python." >&2; exit 1; \
+	fi; \
+	$(PY) -m pip install --quiet --disable-pip-version-check \
+	    --no-deps --require-hashes -r requirements-ray.txt && \
+	cp requirements-ray.txt $@
+
+# Ray's lock prefers the versions of the other one, on top of which it is installed.
+lock: ## regenerate requirements.txt from requirements.in, and Ray's [ARGS=--upgrade]
 	@$(FIND_PYTHON); tools=$$(mktemp -d); trap 'rm -rf "$$tools"' EXIT; \
 	"$$python" -m venv "$$tools" && "$$tools/bin/python" -m pip install --quiet $(UV) && \
 	"$$tools/bin/uv" pip compile --quiet --universal --python-version 3.9 --generate-hashes \
 	    --override requirements-overrides.txt --custom-compile-command 'make lock' \
-	    --output-file requirements.txt $(ARGS) requirements.in
+	    --output-file requirements.txt $(ARGS) requirements.in && \
+	cp requirements.txt requirements-ray.txt && \
+	"$$tools/bin/uv" pip compile --quiet --universal --python-version 3.9 --generate-hashes \
+	    --override requirements-ray-overrides.txt --custom-compile-command 'make lock' \
+	    --output-file requirements-ray.txt requirements-ray.in
 
 # Asks OSV's database (api.osv.dev) of each locked version; resolves and installs nothing.
 audit: ## known vulnerabilities of the locked versions [ARGS for pip-audit]

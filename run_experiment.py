@@ -23,6 +23,10 @@ from tff_fedmeta.command_line.help import data_sets_in_words, help_text
 from tff_fedmeta.config import ExperimentConfig, failures
 from tff_fedmeta.experiment import run_directory
 from tff_fedmeta.runtime import worker, worker_process
+from tff_fedmeta.runtime.cluster.protocol import ClusterError
+from tff_fedmeta.runtime.ray import installed as ray_installed
+from tff_fedmeta.runtime.ray.context import ray_runtime
+from tff_fedmeta.runtime.ray.joined import RayStartError
 
 
 def main(argv: Sequence[str]) -> int:
@@ -33,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
 
     Returns:
       The exit status: 0; 2 after a user's mistake, said in one sentence on stderr; 1 if TFF's
-      worker failed or every algorithm diverged; 130 after Ctrl-C.
+      worker or the cluster failed, or every algorithm diverged; 130 after Ctrl-C.
     """
     try:
         try:
@@ -61,6 +65,7 @@ class _Prepared(NamedTuple):
       seconds: How long loading the data took.
       formats: What trained models are written as.
       load: Loads the task of a repetition, whose network starts from its own seed.
+      ray_address: Of the cluster that clients are computed on, where there is one.
     """
 
     lock: IO[str]
@@ -70,6 +75,7 @@ class _Prepared(NamedTuple):
     seconds: float
     formats: Sequence[str]
     load: Callable[[ExperimentConfig], datasets.Task]
+    ray_address: Optional[str]
 
 
 def _prepare(argv: Sequence[str]) -> Optional[_Prepared]:
@@ -90,6 +96,7 @@ def _prepare(argv: Sequence[str]) -> Optional[_Prepared]:
         print(data_sets_in_words(datasets.DATASETS))
         return None
     config = configuration(datasets.DATASETS, values, hashes)
+    _check_runtime(config.runtime, values["ray_address"])
     for name in values["export"]:
         check_choice("--export", name, export.FORMATS)
     output_dir = Path(values["output_dir"]).expanduser() if values["output_dir"] else None
@@ -119,7 +126,15 @@ def _prepare(argv: Sequence[str]) -> Optional[_Prepared]:
         return _say_finished(output_dir)
     lock = run_directory.claim(config, output_dir, task.assets)
     load = functools.partial(_load, values=values)
-    return _Prepared(lock, config, task, output_dir, seconds, values["export"], load)
+    address = values["ray_address"]
+    return _Prepared(lock, config, task, output_dir, seconds, values["export"], load, address)
+
+
+def _check_runtime(name: str, ray_address: Optional[str]) -> None:
+    if name == "ray":
+        ray_installed.check()
+    elif ray_address is not None:
+        raise ValueError(f"--ray_address is for --runtime=ray, but the runtime is {name}.")
 
 
 def _load(config: ExperimentConfig, values: Mapping[str, Any]) -> datasets.Task:
@@ -196,7 +211,7 @@ def _run(prepared: _Prepared) -> int:
         flush=True,
     )
     try:
-        with RUNTIMES[config.runtime](output_dir) as context:
+        with RUNTIMES[config.runtime](prepared) as context:
             clock = getattr(context, "client_clock", None)
             if config.repetitions > 1:
                 table = _repeat(prepared, clock)
@@ -208,13 +223,14 @@ def _run(prepared: _Prepared) -> int:
         process.BuildError,
         run_directory.RunDirectoryError,
         datasets.DataError,  # a client of a file that cannot be read
+        RayStartError,
     ) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
     except divergence.AllDivergedError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
-    except worker_process.WorkerError as error:
+    except (worker_process.WorkerError, ClusterError) as error:
         print(f"Error: {error}\nThe same command continues this run.", file=sys.stderr)
         return 1
     print(f"\n{table}")
@@ -250,10 +266,11 @@ def _repeat(prepared: _Prepared, clock: Optional[Callable[[], float]]) -> str:
     return table
 
 
-# name -> what opens it, given the output directory.
-RUNTIMES = {
-    "local": lambda output_dir: runtime.local_runtime(),
-    "worker": lambda output_dir: worker.worker_runtime(log_file=output_dir / "worker.log"),
+# name -> what opens it, given what is to be run.
+RUNTIMES: dict[str, Callable[[_Prepared], Any]] = {
+    "local": lambda prepared: runtime.local_runtime(),
+    "worker": lambda prepared: worker.worker_runtime(log_file=prepared.output_dir / "worker.log"),
+    "ray": lambda prepared: ray_runtime(prepared.ray_address),
 }
 
 

@@ -19,6 +19,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 SLOW_MODULES = frozenset(
     {
         "test_benchmarks",
+        "test_cluster",
         "test_damage",
         "test_datasets_contract",
         "test_datasets_csv",
@@ -33,6 +34,7 @@ SLOW_MODULES = frozenset(
         "test_meta_gradients",
         "test_package",
         "test_plugins",
+        "test_ray_runtime",
         "test_readme",
         "test_run_experiment",
         "test_run_failures",

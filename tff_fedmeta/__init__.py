@@ -46,6 +46,7 @@ _PUBLIC = {
     "local_runtime": "runtime.local",
     "open_model": "keras_files",
     "plan_minibatches": "client.minibatches",
+    "ray_runtime": "runtime.ray.context",
     "register_algorithm": "algorithms.registry",
     "setting": "config.schema",
     "split_support_query": "client.support_query",

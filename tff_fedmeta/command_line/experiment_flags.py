@@ -49,6 +49,7 @@ _RUNNING = [
         [export.KERAS],
         f"What trained models are written as, of: {', '.join(export.FORMATS)}.",
     ),
+    Flag("ray_address", str, None, "Of a Ray cluster: auto or HOST:PORT [Ray on this machine]."),
 ]
 _TRAINING = ("algorithms", "rounds", "clients_per_round", "batch_size", "inner_epochs")
 _EVALUATION = ("support_fraction", "adaptation", "num_test_clients", "rounds_per_evaluation")

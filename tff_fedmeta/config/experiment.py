@@ -18,7 +18,7 @@ from tff_fedmeta.config.protocol import AdaptationProtocol
 from tff_fedmeta.config.schema import REQUIRED, setting
 
 AGGREGATORS = tuple(aggregator_options.AGGREGATORS)
-RUNTIMES = ("local", "worker")
+RUNTIMES = ("local", "worker", "ray")
 ADAPTATIONS = ("own", "all")
 
 
@@ -72,8 +72,8 @@ class ExperimentConfig:
     aggregator_options: Mapping[str, Any] = setting({}, "Options of the aggregator.", flag=False)
     runtime: str = setting(
         "local",
-        "local: in this process; worker: in TFF's own worker, which is slower and needs memory for "
-        "every client of a round.",
+        "local: in this process; ray: in the processes of a Ray cluster; worker: in TFF's own "
+        "worker, which is slower and needs memory for every client of a round.",
         choices=RUNTIMES,
     )
     baseline: Optional[str] = setting(
@@ -127,7 +127,7 @@ class ExperimentConfig:
             if self.runtime == "worker":
                 raise ValueError(
                     f"aggregator {self.aggregator} needs secure sums, which TFF's worker cannot "
-                    "compute; use runtime local."
+                    "compute; use runtime local or ray."
                 )
         failures = self.failures  # which checks itself
         if self.aggregator in aggregator_options.PRIVATE and failures.availability < 1:

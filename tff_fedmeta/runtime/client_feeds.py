@@ -12,6 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 
+class Fed(tuple):
+    """The arrays that a client is fed as, made already: by the process that has its data."""
+
+
 class ClientFeeds:
     """The tensors that a client of a type is fed as.
 
@@ -41,12 +45,14 @@ class ClientFeeds:
             return [tf.TensorSpec([], tf.string)]
         return [leaf]
 
-    def feed(self, client: list[Any]) -> list[np.ndarray]:
+    def feed(self, client: Sequence[Any]) -> Sequence[np.ndarray]:
         """Returns the arrays that a client with these leaves is fed as.
 
         Raises:
           TypeError: If they are not of the type.
         """
+        if isinstance(client, Fed):
+            return client
         arrays = []
         for value, leaf, specs in zip(client, self._leaves, self._tensors):
             if not isinstance(leaf, tf.data.DatasetSpec):
@@ -95,7 +101,10 @@ class ClientFeeds:
 
 
 def have_one_element(clients: Sequence[list[Any]]) -> bool:
-    """Returns whether all datasets among the leaves of the clients have exactly one element."""
+    """Returns whether all datasets among the leaves of the clients have exactly one element.
+
+    Those of references do, without being asked.
+    """
     return all(
         dataset.cardinality().numpy() == 1 for client in clients for dataset in _datasets(client)
     )
@@ -104,7 +113,7 @@ def have_one_element(clients: Sequence[list[Any]]) -> bool:
 def largest_first(clients: Sequence[list[Any]]) -> list[int]:
     """Returns the clients' indices by the size of their data, so that no large one comes last.
 
-    Datasets that do not tell how large their elements are keep their order.
+    Datasets that do not tell how large their elements are, and references, keep their order.
     """
     sizes = [
         sum(
@@ -117,7 +126,7 @@ def largest_first(clients: Sequence[list[Any]]) -> list[int]:
     return sorted(range(len(clients)), key=lambda index: -sizes[index])
 
 
-def _datasets(leaves: list[Any]) -> list[tf.data.Dataset]:
+def _datasets(leaves: Sequence[Any]) -> list[tf.data.Dataset]:
     return [leaf for leaf in leaves if isinstance(leaf, tf.data.Dataset)]
 
 

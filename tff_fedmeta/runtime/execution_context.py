@@ -52,6 +52,10 @@ class EngineContext(tff.framework.SyncContext):
         """
         return self._engine.client_clock()
 
+    def figures(self) -> dict[str, float]:
+        """Returns named figures of the last call, where the engine has any."""
+        return self._engine.figures()
+
     def close(self) -> None:
         """Waits for the clients that are being worked on, and frees everything."""
         self._engine.close()

@@ -27,12 +27,15 @@ _CONFIG.graph_options.rewrite_options.dependency_optimization = (
 class Program:
     """A graph that any thread may call, with a session, so with variables, for each of them.
 
+    It can be pickled, as its graph; a process that opens it needs TensorFlow alone.
+
     Arrays are handed over without a copy where their memory is aligned, as that of results is.
     """
 
     def __init__(self, graph: tf.Graph, feeds: Sequence[str], fetches: Sequence[str]):
         """Takes a graph, and the names of the tensors to feed and to fetch."""
         self._graph = graph
+        self._names = tuple(feeds), tuple(fetches)
         self._options = config_pb2.CallableOptions(
             feed=feeds,
             fetch=fetches,
@@ -62,7 +65,17 @@ class Program:
             # What `Session.make_callable` is for, which does not do it where there are feeds.
             return session._make_callable_from_options(self._options)
 
+    def __reduce__(self) -> Any:
+        graph = self._graph.as_graph_def().SerializeToString(deterministic=True)
+        return _unpickled, (graph, *self._names)
+
     def close(self) -> None:
         """Frees the sessions and their variables."""
         for session in self._sessions:
             session.close()
+
+
+def _unpickled(definition: bytes, feeds: Sequence[str], fetches: Sequence[str]) -> Program:
+    with tf.Graph().as_default() as graph:
+        tf.graph_util.import_graph_def(tf.compat.v1.GraphDef.FromString(definition), name="")
+    return Program(graph, feeds, fetches)

@@ -9,6 +9,8 @@ import tensorflow as tf
 import tensorflow_federated as tff
 from tensorflow_federated.python.core.impl.types import type_conversions
 
+from tff_fedmeta.runtime.references import is_reference
+
 
 def leaf_types(type_spec: Any) -> list[Any]:
     """Returns the tensor and sequence types that a type consists of; none of None."""
@@ -48,6 +50,8 @@ def _element_spec(type_spec: Any) -> Any:
 
 def flatten(value: Any, type_spec: Any) -> list[Any]:
     """Returns a value's leaves: an array for each tensor, a `tf.data.Dataset` for each sequence.
+
+    A reference (`references.py`) stays what it is.
 
     Raises:
       TypeError: If the value is not of the type.
@@ -114,7 +118,7 @@ def _from_python(value: Any, dtype: np.dtype) -> np.ndarray:
 
 def _as_dataset(value: Any) -> tf.data.Dataset:
     """TFF takes lists of elements for datasets."""
-    if isinstance(value, tf.data.Dataset):
+    if isinstance(value, tf.data.Dataset) or is_reference(value):
         return value
     if isinstance(value, list) and value:
         dataset = tf.data.Dataset.from_tensors(value[0])

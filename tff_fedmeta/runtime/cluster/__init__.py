@@ -1,0 +1,1 @@
+"""An engine over the processes of a cluster, whatever system starts and connects these."""

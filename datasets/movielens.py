@@ -68,7 +68,7 @@ _SERVER = {
 _META_GRADIENTS = {**_SERVER, "server_learning_rate": 0.03, "inner_learning_rate": 0.1}
 
 DEFAULTS: dict[str, Any] = {
-    "algorithms": ("reptile", "fedavg"),
+    "algorithms": ("reptile", "fedrecon", "fedavg"),
     "rounds": 150,
     "clients_per_round": 20,
     "batch_size": 16,
@@ -81,6 +81,7 @@ DEFAULTS: dict[str, Any] = {
     "split": "ordered",
     "hyperparameters": {
         **{name: _SERVER for name in ("reptile", "fedavg", "fedprox")},
+        "fedrecon": {**_SERVER, "inner_learning_rate": 0.1, "shared_learning_rate": 0.05},
         "fedsgd": {name: value for name, value in _SERVER.items() if name[:6] == "server"},
         **{name: _META_GRADIENTS for name in ("fomaml", "maml", "meta_sgd", "anil")},
     },

@@ -12,7 +12,7 @@ import datasets
 from tff_fedmeta.algorithms import registry
 from tff_fedmeta.client import data as client_data
 from tff_fedmeta.config import ExperimentConfig
-from tff_fedmeta.experiment import evaluation, summary, train
+from tff_fedmeta.experiment import evaluation, scope, summary, train
 
 
 def run(
@@ -52,8 +52,8 @@ def run(
         registry.hyperparameter_kinds(),
     )
     protocol = config.protocol(task.split)
-    scope = evaluation.scope_of(config, algorithm)
-    evaluators = evaluation.build_evaluators(protocol, task.model_fn, scope)
+    what = scope.scope_of(config, algorithm)
+    evaluators = evaluation.build_evaluators(protocol, task.model_fn, what)
     weights = train.train_algorithm(config, task, algorithm, read, evaluators)
     curves = evaluation.validation_curves(
         protocol, evaluators, weights, task.validation_clients, read

@@ -22,6 +22,8 @@ from conftest import (
 
 import tff_fedmeta as fm
 from tff_fedmeta import checks
+from tff_fedmeta.algorithms import registry
+from tff_fedmeta.runtime import bytes_sent
 
 pytestmark = pytest.mark.usefixtures("tff_runtime")
 
@@ -36,11 +38,13 @@ KWARGS = {
     "anil": META,
     "per_fedavg": dict(LOCAL, meta_learning_rate=0.1, local_meta_steps=2),
     "fedbabu": LOCAL,
+    "fedrecon": dict(LOCAL, shared_learning_rate=0.1),
+    "fedrep": LOCAL,
     "imaml": dict(META, proximal_strength=2.0, cg_steps=3),
     "pfedme": dict(LOCAL, proximal_strength=2.0, local_rounds=2, local_learning_rate=0.4),
 }
 # Those that split a client, and need two examples of it.
-SPLITTING = tuple(name for name in fm.ALGORITHMS if name not in ("reptile", "pfedme", "fedbabu"))
+SPLITTING = tuple(name for name in fm.ALGORITHMS if registry.REGISTRY[name].splits)
 # For what all algorithms have from the same few lines: one that trains, one that differentiates.
 two_algorithms = pytest.mark.parametrize("name", ["reptile", "maml"])
 NUM_EXAMPLES = tff.learning.ClientWeighting.NUM_EXAMPLES
@@ -193,6 +197,16 @@ def test_a_cohort_of_broken_clients_changes_nothing(process, name):
     assert metrics["clients"] == {"contributing": 0, "too_small": 1, "non_finite": 2}
     assert metrics["work"] == {"examples": 0, "gradient_evaluations": 0}
     assert np.isfinite(list(metrics["train"].values())).all()
+
+
+@pytest.mark.parametrize("name", ["fedbabu", "fedrep", "fedrecon"])
+def test_a_rounds_bytes_show_what_is_not_sent(name):
+    """The head, 8 x 3 + 3 numbers of float32, is not in what clients send."""
+    everything, without_head = (
+        bytes_sent.bytes_per_client(build(each), 2) for each in ("reptile", name)
+    )
+    assert everything.up - without_head.up == 4 * (8 * 3 + 3)
+    assert everything.down == without_head.down
 
 
 @two_algorithms
@@ -521,7 +535,7 @@ def test_frozen_batch_normalisation_trains(name):
 
 def test_second_order_refuses_a_stochastic_layer_by_name(name):
     dropout = with_layer(lambda: tf.keras.layers.Dropout(0.5, name="my_dropout"))
-    if name in ("reptile", "fomaml", "pfedme", "fedbabu"):
+    if name in ("reptile", "fomaml", "pfedme", "fedbabu", "fedrep", "fedrecon"):
         assert run(build(name, dropout), clients(5, 14))[1]["clients"]["contributing"] == 2
         return
     with pytest.raises(ValueError, match=r"my_dropout.*take the layer out.*first_order=True"):

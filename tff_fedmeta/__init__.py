@@ -30,6 +30,8 @@ _PUBLIC = {
     "build_fedavg": "algorithms.baselines",
     "build_fedbabu": "algorithms.fedbabu",
     "build_fedprox": "algorithms.baselines",
+    "build_fedrecon": "algorithms.fedrecon",
+    "build_fedrep": "algorithms.fedrep",
     "build_fedsgd": "algorithms.baselines",
     "build_imaml": "algorithms.imaml",
     "build_maml": "algorithms.maml",

@@ -110,6 +110,11 @@ def check_proximal_training(
             "proximal_strength must be > 0, as the method divides by it or moves in proportion to "
             "it; without a pull to the start use Reptile or MAML."
         )
+    check_some_training(inner_epochs, inner_steps)
+
+
+def check_some_training(inner_epochs: Optional[int], inner_steps: Optional[int]) -> None:
+    """Raises ValueError unless there is at least one epoch or step, of what is given."""
     for what, value in (("inner_steps", inner_steps), ("inner_epochs", inner_epochs)):
         if value is not None:
             check_count(what, value, 1)

@@ -3,14 +3,14 @@
 import collections
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_fedmeta import checks
 from tff_fedmeta.algorithms.door import at_the_door
-from tff_fedmeta.client import inner_loop, minibatches, model_checks, support_query
+from tff_fedmeta.client import inner_loop, layers, minibatches, model_checks, support_query
 from tff_fedmeta.client import model as client_model
 from tff_fedmeta.client.meta_gradient import split_and_plan
 from tff_fedmeta.client.rules import SGD, ProximalSGD, Rule, build_rule
@@ -30,6 +30,7 @@ def build_adaptation_eval(
     inner_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
     learned_rates: bool = False,
     head_layers: Optional[int] = None,
+    local_layers: Union[str, Sequence[str]] = (),
     proximal_strength: float = 0.0,
 ) -> tff.Computation:
     """Builds the evaluation of an initialisation on clients it was not trained on.
@@ -51,6 +52,7 @@ def build_adaptation_eval(
         the same shapes, to adapt with instead of `inner_learning_rate` (Meta-SGD).
       head_layers: How many layers that have weights adapt, counted from the end (ANIL's head); None
         means all.
+      local_layers: Names of the layers that adapt instead, in a list or separated by commas.
       proximal_strength: How strongly adaptation is held to the weights that it starts from, >= 0;
         see `rules.ProximalSGD`.
 
@@ -86,8 +88,7 @@ def build_adaptation_eval(
         if proximal_strength
         else build_rule(inner_optimizer, inner_learning_rate)
     )
-    with tf.Graph().as_default():  # keeps this model's variables out of the caller's graph
-        moving = moving_variables(model_fn(), head_layers)
+    moving = layers.moving_variables(model_fn, head_layers, layers.names_of(local_layers))
     plan = functools.partial(
         minibatches.plan_minibatches, batch_size=batch_size, shuffle=shuffle, **budget
     )
@@ -129,17 +130,6 @@ def build_adaptation_eval(
         return tff.federated_map(evaluate_client, (tff.federated_broadcast(weights), clients))
 
     return evaluate
-
-
-def moving_variables(model: Any, head_layers: Optional[int]) -> list[int]:
-    """Returns which of a model's trainable variables adapt: all, or those of its last layers.
-
-    Raises:
-      ValueError: If the model has fewer layers with weights than `head_layers`.
-    """
-    if head_layers is None:
-        return list(range(len(model.trainable_variables)))
-    return model_checks.head_variables(model, head_layers)
 
 
 def _measured_training(

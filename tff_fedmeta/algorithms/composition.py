@@ -100,6 +100,7 @@ def compose_split_update(
     split: str,
     second_order: bool,
     initial_rate: Optional[float] = None,
+    sent: Optional[Sequence[int]] = None,
 ) -> tff.learning.templates.LearningProcess:
     """As `compose_update`, for an update that takes a `split` into support and query too.
 
@@ -112,6 +113,7 @@ def compose_split_update(
       split: How clients split; see `support_query.split_support_query`.
       second_order: Whether inner steps are differentiated, which a stochastic layer forbids.
       initial_rate: Where learnt rates start; None: there are none.
+      sent: As in `compose_update`.
     """
     checks.check_split(support_fraction, split)
     if second_order:
@@ -126,6 +128,7 @@ def compose_split_update(
         default_server_optimizer or tff.learning.optimizers.build_adam(_META_LEARNING_RATE),
         min_examples=1 if split == "same" else 2,
         initial_rate=initial_rate,
+        sent=sent,
     )
 
 

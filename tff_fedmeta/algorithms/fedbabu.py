@@ -14,7 +14,8 @@ from tff_fedmeta.algorithms.composition import (
     compose_update,
     plan_local_training,
 )
-from tff_fedmeta.client import inner_loop, minibatches, model_checks
+from tff_fedmeta.algorithms.door import at_the_door
+from tff_fedmeta.client import inner_loop, layers, minibatches
 from tff_fedmeta.client.meta_gradient import LocalUpdate, difference, read_values
 from tff_fedmeta.client.model import ModelFn
 from tff_fedmeta.client.rules import Rule, build_rule
@@ -62,6 +63,7 @@ def fedbabu(
     )
 
 
+@at_the_door
 def build_fedbabu(
     model_fn: ModelFn,
     *,
@@ -110,7 +112,7 @@ def build_fedbabu(
     """
     plan = plan_local_training(inner_learning_rate, batch_size, inner_epochs, inner_steps, shuffle)
     with tf.Graph().as_default():  # keeps this model's variables out of the caller's graph
-        body = model_checks.body_variables(model_fn(), head_layers)
+        body = layers.shared_variables(model_fn(), head_layers)
     federation = Federation(
         server_optimizer, client_weighting, model_aggregator, metrics_aggregator, roles
     )

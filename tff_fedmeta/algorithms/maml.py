@@ -16,7 +16,7 @@ from tff_fedmeta.algorithms.composition import (
     plan_local_training,
 )
 from tff_fedmeta.algorithms.door import at_the_door
-from tff_fedmeta.client import minibatches, model_checks, support_query
+from tff_fedmeta.client import layers, minibatches, support_query
 from tff_fedmeta.client.meta_gradient import (
     LocalUpdate,
     meta_gradient,
@@ -266,7 +266,7 @@ def build_anil(
     )
     plan = plan_local_training(inner_learning_rate, batch_size, inner_epochs, inner_steps, shuffle)
     with tf.Graph().as_default():  # keeps this model's variables out of the caller's graph
-        head = model_checks.head_variables(model_fn(), head_layers)
+        head = layers.head_variables(model_fn(), head_layers)
     update = functools.partial(
         maml,
         plan=plan,

@@ -18,6 +18,8 @@ from tff_fedmeta.config.hyperparameters import (
     FedAvg,
     FedBABU,
     FedProx,
+    FedRecon,
+    FedRep,
     PerFedAvg,
     PFedMe,
     Reptile,
@@ -35,9 +37,10 @@ class Algorithm:
         is called as `builder(model_fn, **arguments)` and returns a learning process.
       hyperparameters: Its dataclass, with defaults, ranges and help.
       splits: Whether clients train on support and are judged on query.
-      adapts: What moves when a client adapts: "all" weights, the "head" (the last `head_layers`
-        layers, one of its hyperparameters), all weights by the "rates" that it learnt, or all
-        weights by "proximal" steps, held to the trained ones by its `proximal_strength`.
+      adapts: What moves when a client adapts: "all" weights, the "head" (of its hyperparameters,
+        the layers that `local_layers` names or the last `head_layers`), all weights by the "rates"
+        that it learnt, or all weights by "proximal" steps, held to the trained ones by its
+        `proximal_strength`.
       meta_learning: Whether it belongs to the family, or is a baseline to compare with.
       fixed: Arguments of the builder that the name stands for.
     """
@@ -82,6 +85,8 @@ REGISTRY: dict[str, Algorithm] = {
     "pfedme": Algorithm("pfedme.build_pfedme", PFedMe, adapts="proximal"),
     "imaml": Algorithm("imaml.build_imaml", IMAML, splits=True, adapts="proximal"),
     "fedbabu": Algorithm("fedbabu.build_fedbabu", FedBABU),
+    "fedrep": Algorithm("fedrep.build_fedrep", FedRep, adapts="head"),
+    "fedrecon": Algorithm("fedrecon.build_fedrecon", FedRecon, splits=True, adapts="head"),
     "fedavg": Algorithm("baselines.build_fedavg", FedAvg, meta_learning=False),
     "fedprox": Algorithm("baselines.build_fedprox", FedProx, meta_learning=False),
     "fedsgd": Algorithm("baselines.build_fedsgd", hyperparameters.Server, meta_learning=False),

@@ -147,55 +147,6 @@ def refuse_uneven_metrics(
         )
 
 
-def head_variables(model: tff.learning.models.VariableModel, head_layers: int) -> list[int]:
-    """Returns which of `model.trainable_variables` the last layers with such weights have.
-
-    Layers are told apart by the names of variables: `lstm/lstm_cell/kernel:0` is of layer `lstm`,
-    and a model nested in another is one layer if its name is in that of its variables. The last
-    layer is the one whose weights were created last.
-
-    Args:
-      model: The model.
-      head_layers: How many layers, counted from the last.
-
-    Returns:
-      Ascending indices into `model.trainable_variables`.
-
-    Raises:
-      ValueError: If the model has fewer layers, or `head_layers` is no integer >= 1.
-    """
-    paths = [tuple(v.name.split("/")[:-1]) for v in model.trainable_variables]
-    # A subclassed model's own name is in front of all; of a single layer nothing is in front.
-    shared = len(posixpath.commonprefix(paths)) if len(set(paths)) > 1 else 0
-    layer_of = [path[: shared + 1] for path in paths]
-    layers = list(dict.fromkeys(layer_of))
-    is_int = isinstance(head_layers, int) and not isinstance(head_layers, bool)
-    if not (is_int and 1 <= head_layers <= len(layers)):
-        names = ", ".join("".join(layer[-1:]) for layer in layers)
-        raise ValueError(
-            f"head_layers must lie between 1 and {len(layers)}, the layers that have weights "
-            f"({names}), but is {head_layers!r}."
-        )
-    head = layers[-head_layers:]
-    return [index for index, layer in enumerate(layer_of) if layer in head]
-
-
-def body_variables(model: tff.learning.models.VariableModel, head_layers: int) -> list[int]:
-    """Returns which of `model.trainable_variables` are not of the head; see `head_variables`.
-
-    Raises:
-      ValueError: If there are none, as the head is the whole model, or as `head_variables` does.
-    """
-    head = set(head_variables(model, head_layers))
-    body = [index for index in range(len(model.trainable_variables)) if index not in head]
-    if not body:
-        raise ValueError(
-            f"head_layers is {head_layers}, so that the head is the whole model and nothing is "
-            "left to train: give fewer."
-        )
-    return body
-
-
 def _trace_training(model_fn: Callable[[], tff.learning.models.VariableModel]) -> list[_Op]:
     """Returns all ops that a forward pass in training can reach, those in functions included."""
     with tf.Graph().as_default():  # keeps this model's variables out of the caller's graph

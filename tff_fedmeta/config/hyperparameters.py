@@ -145,6 +145,40 @@ class FedBABU(FedAvg):
 
 
 @dataclasses.dataclass(frozen=True)
+class FedRep(FedAvg):
+    """Hyperparameters of FedRep."""
+
+    head_layers: int = setting(
+        1, "Layers with weights, counted from the end, that are not sent and adapt.", at_least=1
+    )
+    head_share: float = setting(
+        0.5, "Share of the local steps that move the head, before the body's.", above=0, below=1
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class FedRecon(MAML):
+    """Hyperparameters of federated reconstruction."""
+
+    server_optimizer: str = setting(
+        "sgd", "Optimizer that applies the mean update.", choices=SERVER_OPTIMIZERS
+    )
+    server_learning_rate: float = setting(1.0, "The server's learning rate.", at_least=0)
+    inner_learning_rate: float = setting(
+        0.1, "Learning rate of the steps that rebuild the local part.", at_least=0
+    )
+    shared_learning_rate: float = setting(
+        0.1, "Learning rate of the steps of the shared part.", at_least=0
+    )
+    head_layers: int = setting(
+        1, "Layers with weights, counted from the end, that are local and adapt.", at_least=1
+    )
+    local_layers: str = setting(
+        "", "Names of the layers that are local instead, separated by commas."
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class IMAML(MAML):
     """Hyperparameters of iMAML."""
 

@@ -1,14 +1,13 @@
 """Single clients before and after adapting, for pictures and for a task's own measures."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Callable, NamedTuple, Optional
 
 import numpy as np
 import tensorflow as tf
 
 from tff_fedmeta import seeds
-from tff_fedmeta.algorithms.adaptation import moving_variables
 from tff_fedmeta.client import data as client_data
 from tff_fedmeta.client import inner_loop, minibatches, support_query
 from tff_fedmeta.client import model as client_model
@@ -41,7 +40,7 @@ def build_adapter(
     weights: Any,
     read: Callable[[str], client_data.Arrays],
     chosen: Mapping[str, Any],
-    head_layers: Optional[int] = None,
+    moving: Optional[Sequence[int]] = None,
     proximal_strength: float = 0.0,
 ) -> Callable[[str], AdaptedClient]:
     """Returns what adapts to a client as the evaluation does, with the same split and steps.
@@ -52,7 +51,7 @@ def build_adapter(
       weights: The trained `ModelWeights`, with the learnt rates behind them if there are.
       read: Reads a client's `(x, y)`.
       chosen: {"inner_learning_rate", "steps"} of adaptation; the rate None stands for learnt ones.
-      head_layers: How many layers with weights adapt, counted from the end; None means all.
+      moving: Which of the model's trainable variables adapt; None means all.
       proximal_strength: How strongly the weights are held to the trained ones; 0: they are not.
 
     Returns:
@@ -65,7 +64,7 @@ def build_adapter(
     if proximal_strength:
         rule = ProximalSGD(chosen["inner_learning_rate"], proximal_strength)
     variables = model.trainable_variables
-    moving = [variables[index] for index in moving_variables(model, head_layers)]
+    moves = variables if moving is None else [variables[index] for index in moving]
     trained = [tf.identity(variable) for variable in variables]
     x_spec, y_spec = task.input_spec
     split = functools.partial(
@@ -89,10 +88,10 @@ def build_adapter(
         sides, steps = split_and_plan((x, y), seed, split, plan)
         for variable, value in zip(variables, trained):
             variable.assign(value)
-        state = rule.initialize(moving)
+        state = rule.initialize(moves)
         support = client_model.as_batch(model, *sides.support)
         inner_loop.train(
-            model, support, steps, rule, state, tf.constant(0), chosen["steps"], moving=moving
+            model, support, steps, rule, state, tf.constant(0), chosen["steps"], moving=moves
         )
         return sides.support, sides.query, [v.read_value() for v in variables]
 

@@ -6,7 +6,7 @@ Validation clients choose rate and steps of adaptation; then test clients are me
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, Optional, Union
 
 import numpy as np
 import tensorflow_federated as tff
@@ -14,12 +14,12 @@ import tqdm
 
 from tff_fedmeta import seeds
 from tff_fedmeta.algorithms import adaptation
-from tff_fedmeta.algorithms.registry import REGISTRY
 from tff_fedmeta.client import data as client_data
+from tff_fedmeta.client import layers
 from tff_fedmeta.client.model import ModelFn
-from tff_fedmeta.config import ExperimentConfig
 from tff_fedmeta.config.protocol import AdaptationProtocol
 from tff_fedmeta.experiment import progress, summary
+from tff_fedmeta.experiment.scope import Scope
 
 _LOG = logging.getLogger(__name__)
 
@@ -28,39 +28,6 @@ _CLIENTS_PER_CALL = 50
 
 Evaluators = Mapping[Optional[float], tff.Computation]
 Read = Callable[[str], client_data.Arrays]
-
-
-class Scope(NamedTuple):
-    """What moves when a client adapts.
-
-    Attributes:
-      learned_rates: Whether the weights have learnt rates behind them, to adapt by.
-      head_layers: How many layers with weights adapt, counted from the end; None means all.
-      proximal_strength: How strongly the weights are held to the trained ones; 0: they are not.
-    """
-
-    learned_rates: bool = False
-    head_layers: Optional[int] = None
-    proximal_strength: float = 0.0
-
-    def in_words(self) -> str:
-        """Returns what adapts, as tables say it."""
-        if self.proximal_strength:
-            return f"all weights, held to the trained ones by {self.proximal_strength:g}"
-        if self.head_layers is None:
-            return "all weights"
-        return f"last {self.head_layers} layers" if self.head_layers > 1 else "last layer"
-
-
-def scope_of(config: ExperimentConfig, algorithm: str) -> Scope:
-    """Returns what moves when a client adapts what an algorithm of a run has trained."""
-    adapts = REGISTRY[algorithm].adapts
-    if adapts == "head" and config.adaptation == "own":
-        return Scope(head_layers=config.hyperparameters[algorithm]["head_layers"])
-    if adapts == "proximal" and config.adaptation == "own":
-        strength = config.hyperparameters[algorithm]["proximal_strength"]
-        return Scope(proximal_strength=strength)
-    return Scope(learned_rates=adapts == "rates")
 
 
 def build_evaluators(
@@ -82,6 +49,7 @@ def build_evaluators(
             split=protocol.split,
             learned_rates=scope.learned_rates,
             head_layers=scope.head_layers,
+            local_layers=scope.local_layers,
             proximal_strength=scope.proximal_strength,
         )
         for rate in rates
@@ -238,6 +206,7 @@ def evaluate_adaptation(
     higher_is_better: bool = True,
     learned_rates: bool = False,
     head_layers: Optional[int] = None,
+    local_layers: Union[str, Sequence[str]] = (),
     proximal_strength: float = 0.0,
 ) -> dict[str, Any]:
     """Runs the whole protocol on clients of your own, within a runtime.
@@ -257,6 +226,7 @@ def evaluate_adaptation(
       higher_is_better: Whether more of it is better.
       learned_rates: Whether the weights hold learnt rates, to adapt by (Meta-SGD).
       head_layers: How many layers with weights adapt, counted from the end (ANIL); None means all.
+      local_layers: Names of the layers that adapt instead (FedRecon).
       proximal_strength: How strongly adaptation is held to the trained weights (pFedMe), >= 0.
 
     Returns:
@@ -272,7 +242,7 @@ def evaluate_adaptation(
         raise ValueError(
             f"Validation and test clients must differ, but both groups have {', '.join(both)}."
         )
-    scope = Scope(learned_rates, head_layers, proximal_strength)
+    scope = Scope(learned_rates, head_layers, proximal_strength, layers.names_of(local_layers))
     evaluators = build_evaluators(protocol, model_fn, scope)
     some = next(iter(evaluators.values())).type_signature.result.member
     names = [name for name in dir(some) if name not in ("num_support", "num_query")]

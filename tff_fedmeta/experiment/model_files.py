@@ -12,10 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from tff_fedmeta import export
-from tff_fedmeta.client import model_checks
+from tff_fedmeta.client import layers
 from tff_fedmeta.config import ExperimentConfig
 from tff_fedmeta.experiment import model_meaning, run_directory
-from tff_fedmeta.experiment.evaluation import Scope
+from tff_fedmeta.experiment.scope import Scope
 from tff_fedmeta.export import keras, tflite
 
 _LOG = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def export_model(
 ) -> tf.keras.Model:
     """Writes the trained Keras model with what is needed to adapt it, and returns it.
 
-    Where the head alone adapts, the other layers are frozen: `model.fit` on a client's examples is
+    Where some layers alone adapt, the others are frozen: `model.fit` on a client's examples is
     the adaptation that was measured.
 
     Args:
@@ -63,8 +63,9 @@ def export_model(
         # Left uncompiled too: no Keras optimizer pulls the weights to where they began.
         how["proximal_strength"] = scope.proximal_strength
     else:
-        if scope.head_layers is not None:
-            freeze_body(model, scope.head_layers)
+        moving = scope.moving(task.model_fn)
+        if moving is not None:
+            freeze_all_but(model, moving)
             how["weights"] = [variable.name for variable in model.trainable_variables]
         model.compile(
             optimizer=tf.keras.optimizers.SGD(chosen["inner_learning_rate"]),
@@ -114,8 +115,9 @@ def _export_tflite(
                 loss=task.build_loss(),
                 inner_learning_rate=chosen["inner_learning_rate"],
                 learned_rates=rates,
-                trainable=tflite.ALL if scope.head_layers is None else tflite.HEAD,
-                head_layers=scope.head_layers or 1,
+                trainable=tflite.HEAD if scope.is_partial else tflite.ALL,
+                # Those that are not frozen.
+                head_layers=len(layers.layers_of(model)) if scope.is_partial else 1,
                 path=path,
                 input_spec=task.input_spec,
             )
@@ -125,17 +127,14 @@ def _export_tflite(
     return {"file": path.name, **facts._asdict()}
 
 
-def freeze_body(model: tf.keras.Model, head_layers: int) -> None:
-    """Freezes all layers of a Keras model but the last `head_layers` that have weights."""
-    head = {
-        id(model.trainable_variables[index])
-        for index in model_checks.head_variables(model, head_layers)
-    }
+def freeze_all_but(model: tf.keras.Model, moving: Sequence[int]) -> None:
+    """Freezes the layers of a Keras model that have none of the trainable variables at `moving`."""
+    kept = {id(model.trainable_variables[index]) for index in moving}
     for layer in model.layers:
-        if not any(id(variable) in head for variable in layer.trainable_variables):
+        if not any(id(variable) in kept for variable in layer.trainable_variables):
             layer.trainable = False
-    if {id(variable) for variable in model.trainable_variables} != head:
-        raise RuntimeError("A layer of the model has weights inside and outside of the head.")
+    if {id(variable) for variable in model.trainable_variables} != kept:
+        raise RuntimeError("A layer of the model has weights that adapt and others that do not.")
 
 
 def save(

@@ -22,6 +22,7 @@ from tff_fedmeta.experiment import (
     task_measures,
     train,
 )
+from tff_fedmeta.experiment.scope import scope_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def run(
     """
     read = client_data.cached_reader(task.read_client)
     protocol = config.protocol(task.split)
-    scopes = {name: evaluation.scope_of(config, name) for name in config.algorithms}
+    scopes = {name: scope_of(config, name) for name in config.algorithms}
     evaluators_of = {  # one for all algorithms that adapt alike
         scope: evaluation.build_evaluators(protocol, task.model_fn, scope)
         for scope in dict.fromkeys(scopes.values())
@@ -119,7 +120,7 @@ def run(
             weights,
             read,
             adapted["chosen"],
-            scope.head_layers,
+            scope.moving(task.model_fn),
             scope.proximal_strength,
         )
         ids = [client["client_id"] for client in adapted["clients"]]

@@ -17,7 +17,7 @@ import tensorflow as tf
 from tensorflow.lite.tools import flatbuffer_utils
 
 from tff_fedmeta import checks
-from tff_fedmeta.client import model_checks
+from tff_fedmeta.client import layers
 from tff_fedmeta.export.adaptable import AdaptableModel
 from tff_fedmeta.export.losses import Loss, with_builtin_gradient
 
@@ -207,7 +207,7 @@ def _refuse_strings(**specs: Any) -> None:
 
 def _moving(keras_model: tf.keras.Model, trainable: str, head_layers: int) -> list[int]:
     if trainable == HEAD:
-        return model_checks.head_variables(keras_model, head_layers)
+        return layers.head_variables(keras_model, head_layers)
     return list(range(len(keras_model.trainable_variables)))
 
 

@@ -1,0 +1,60 @@
+"""What moves when a client adapts, and how: it belongs to what trained the weights."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tff_fedmeta.algorithms.registry import REGISTRY
+from tff_fedmeta.client import layers
+from tff_fedmeta.client.model import ModelFn
+from tff_fedmeta.config import ExperimentConfig
+
+
+class Scope(NamedTuple):
+    """What moves when a client adapts.
+
+    Attributes:
+      learned_rates: Whether the weights have learnt rates behind them, to adapt by.
+      head_layers: How many layers with weights adapt, counted from the end; None means all.
+      proximal_strength: How strongly the weights are held to the trained ones; 0: they are not.
+      local_layers: Names of the layers that adapt, in the place of the last ones.
+    """
+
+    learned_rates: bool = False
+    head_layers: int | None = None
+    proximal_strength: float = 0.0
+    local_layers: tuple[str, ...] = ()
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether some layers stay as they were trained."""
+        return self.head_layers is not None or bool(self.local_layers)
+
+    def moving(self, model_fn: ModelFn) -> list[int] | None:
+        """Returns which of a model's trainable variables move; None: all."""
+        if not self.is_partial:
+            return None
+        return layers.moving_variables(model_fn, self.head_layers, self.local_layers)
+
+    def in_words(self) -> str:
+        """Returns what adapts, as tables say it."""
+        if self.proximal_strength:
+            return f"all weights, held to the trained ones by {self.proximal_strength:g}"
+        if self.local_layers:
+            plural = "s" if len(self.local_layers) > 1 else ""
+            return f"layer{plural} {', '.join(self.local_layers)}"
+        if self.head_layers is None:
+            return "all weights"
+        return f"last {self.head_layers} layers" if self.head_layers > 1 else "last layer"
+
+
+def scope_of(config: ExperimentConfig, algorithm: str) -> Scope:
+    """Returns what moves when a client adapts what an algorithm of a run has trained."""
+    adapts = REGISTRY[algorithm].adapts
+    values = config.hyperparameters[algorithm]
+    if adapts == "head" and config.adaptation == "own":
+        names = layers.names_of(values.get("local_layers", ""))
+        return Scope(local_layers=names) if names else Scope(head_layers=values["head_layers"])
+    if adapts == "proximal" and config.adaptation == "own":
+        return Scope(proximal_strength=values["proximal_strength"])
+    return Scope(learned_rates=adapts == "rates")

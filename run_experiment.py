@@ -20,8 +20,8 @@ from tff_fedmeta.checks import check_choice
 from tff_fedmeta.command_line import experiment_flags, flags
 from tff_fedmeta.command_line.configuration import configuration
 from tff_fedmeta.command_line.help import data_sets_in_words, help_text
-from tff_fedmeta.config import ExperimentConfig, failures
-from tff_fedmeta.experiment import run_directory
+from tff_fedmeta.config import ExperimentConfig
+from tff_fedmeta.experiment import requirements, run_directory
 from tff_fedmeta.runtime import worker, worker_process
 from tff_fedmeta.runtime.cluster.protocol import ClusterError
 from tff_fedmeta.runtime.ray import installed as ray_installed
@@ -48,7 +48,10 @@ def main(argv: Sequence[str]) -> int:
         if prepared is None:
             return 0
         with prepared.lock:
-            return _run(prepared)
+            status = _run(prepared)
+        if status == 2:
+            run_directory.abandon(prepared.output_dir, prepared.made)
+        return status
     except KeyboardInterrupt:
         print("\nInterrupted. The same command continues this run.", file=sys.stderr)
         return 130
@@ -62,6 +65,7 @@ class _Prepared(NamedTuple):
       config: The resolved configuration.
       task: Its task.
       output_dir: Where the files go.
+      made: The directories that were made for them.
       seconds: How long loading the data took.
       formats: What trained models are written as.
       load: Loads the task of a repetition, whose network starts from its own seed.
@@ -72,6 +76,7 @@ class _Prepared(NamedTuple):
     config: ExperimentConfig
     task: datasets.Task
     output_dir: Path
+    made: Sequence[Path]
     seconds: float
     formats: Sequence[str]
     load: Callable[[ExperimentConfig], datasets.Task]
@@ -117,17 +122,22 @@ def _prepare(argv: Sequence[str]) -> Optional[_Prepared]:
     start = time.perf_counter()
     task = _load(config, values)
     seconds = time.perf_counter() - start
-    config = _with_cohort(config, task, values)
+    left_open = values["clients_per_round"] is None
+    cohort = requirements.cohort_size(config, len(task.train_clients), left_open)
+    if cohort < config.clients_per_round:
+        print(f"Each round has all {cohort} training clients: there are no more.", file=sys.stderr)
+    config = dataclasses.replace(config, clients_per_round=cohort)
     config = dataclasses.replace(config, data_source=task.data_source)
-    _check_task(config, task)
     output_dir = output_dir or Path("runs") / f"{config.dataset}-{config.hash}"
     run_directory.find_run(config, output_dir, values["resume"])
     if run_directory.is_finished(output_dir):
         return _say_finished(output_dir)
+    made = run_directory.missing(output_dir)
     lock = run_directory.claim(config, output_dir, task.assets)
     load = functools.partial(_load, values=values)
     address = values["ray_address"]
-    return _Prepared(lock, config, task, output_dir, seconds, values["export"], load, address)
+    formats = values["export"]
+    return _Prepared(lock, config, task, output_dir, made, seconds, formats, load, address)
 
 
 def _check_runtime(name: str, ray_address: Optional[str]) -> None:
@@ -139,10 +149,8 @@ def _check_runtime(name: str, ray_address: Optional[str]) -> None:
 
 def _load(config: ExperimentConfig, values: Mapping[str, Any]) -> datasets.Task:
     """Loads the task, with the user's own network and weights in it."""
-    from tff_fedmeta import keras_files
-    from tff_fedmeta.experiment import own_model, process
-
-    process.check_builders(config)
+    requirements.check_builders(config)
+    left_open = values["clients_per_round"] is None
     task = datasets.load(
         config.dataset,
         datasets.Request(
@@ -151,44 +159,19 @@ def _load(config: ExperimentConfig, values: Mapping[str, Any]) -> datasets.Task:
             seed=config.seed,
             num_test_clients=config.num_test_clients,
             options=config.task_options,
+            check_clients=functools.partial(requirements.check_clients, config, left_open),
         ),
     )
+    if config.model is None and config.initial_model is None:
+        return task
+    from tff_fedmeta import keras_files
+    from tff_fedmeta.experiment import own_model
+
     if config.model is not None:
         task = own_model.replace_network(task, keras_files.open_model(values["model"]))
     if config.initial_model is not None:
         task = own_model.replace_initial_weights(task, values["initial_model"])
     return task
-
-
-def _with_cohort(
-    config: ExperimentConfig, task: datasets.Task, values: Mapping[str, Any]
-) -> ExperimentConfig:
-    """Returns a configuration whose cohorts are no larger than there are training clients."""
-    number = len(task.train_clients)
-    if config.clients_per_round <= number:
-        return config
-    if values["clients_per_round"] is not None:
-        raise ValueError(
-            f"--clients_per_round must be at most the number of training clients, {number}, but is "
-            f"{config.clients_per_round}."
-        )
-    print(f"Each round has all {number} training clients: there are no more.", file=sys.stderr)
-    return dataclasses.replace(config, clients_per_round=number)
-
-
-def _check_task(config: ExperimentConfig, task: datasets.Task) -> None:
-    """Raises ValueError if the task's labels cannot be attacked or its clients protected so."""
-    from tff_fedmeta.experiment import train
-
-    if config.failures.flip_labels:
-        labels = getattr(task.input_spec[1], "dtype", None)
-        failures.check_labels(labels and labels.as_numpy_dtype)
-    try:
-        promise = train.guarantee_of(config, task)
-        if promise is not None:
-            promise.epsilon(config.rounds)
-    except ValueError as error:
-        raise ValueError(f"The privacy asked for cannot be accounted for: {error}") from error
 
 
 def _say_finished(output_dir: Path) -> None:
@@ -201,7 +184,7 @@ def _say_finished(output_dir: Path) -> None:
 
 def _run(prepared: _Prepared) -> int:
     from tff_fedmeta.client import model_checks
-    from tff_fedmeta.experiment import divergence, process, report, run, summary
+    from tff_fedmeta.experiment import divergence, report, run, summary
 
     config, task, output_dir = prepared.config, prepared.task, prepared.output_dir
     print(
@@ -220,7 +203,7 @@ def _run(prepared: _Prepared) -> int:
     except (
         summary.NothingToMeasureError,
         model_checks.ModelError,
-        process.BuildError,
+        requirements.BuildError,
         run_directory.RunDirectoryError,
         datasets.DataError,  # a client of a file that cannot be read
         RayStartError,

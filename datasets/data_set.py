@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Callable
 
 from datasets import options as schema
@@ -71,6 +71,8 @@ class Request:
       options: The data set's options: an instance of its `Options`, or a mapping of names to
         values, of which `datasets.load` makes one; None means the defaults. A loader always finds
         an instance.
+      check_clients: Takes the number of training clients and the NumPy dtype of the labels, None if
+        these are several arrays, and raises ValueError if the run cannot be on such clients.
     """
 
     data_source: str = AUTO
@@ -78,6 +80,20 @@ class Request:
     seed: int = 0
     num_test_clients: int | None = None
     options: Any = None
+    check_clients: Callable[[int, Any], None] | None = None
+
+    def announce(self, train_clients: Sequence[str], labels: Any) -> None:
+        """Says who will train, as soon as a loader knows and before it does anything slow.
+
+        Args:
+          train_clients: Ids of the training clients.
+          labels: The NumPy dtype of y; None if there are several arrays.
+
+        Raises:
+          ValueError: If the run cannot be on such clients.
+        """
+        if self.check_clients is not None:
+            self.check_clients(len(train_clients), labels)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -102,7 +102,7 @@ ABOUT = About(
     licence="NIST Special Database 19: public domain",
 )
 
-Clients = tuple[tuple[str, ...], Callable[[str], tuple[np.ndarray, np.ndarray]]]
+ReadClient = Callable[[str], tuple[np.ndarray, np.ndarray]]
 
 
 def load(request: Request) -> Task:
@@ -125,11 +125,16 @@ def load(request: Request) -> Task:
     )
     real = choice.RealData(ABOUT, "EMNIST", "synthetic handwriting", file.fetch, file.advice)
     data_source = choice.resolve_source(request.data_source, real)
-    if data_source == choice.EMBEDDED:
+    embedded = data_source == choice.EMBEDDED
+    if embedded:
         client_ids, read_client = handwriting.load(seed=DATA_SEED, only_digits=only_digits)
     else:
-        client_ids, read_client = _load_real(file.path.parent, only_digits)
-    return _build_task(request, data_source, client_ids, read_client)
+        client_ids = tff_files.client_ids(file.path, f"{part}_train")
+    groups = split_clients(client_ids, DATA_SEED, request.num_test_clients)
+    request.announce(groups[0], np.int32)
+    if not embedded:
+        read_client = _open(file.path.parent, only_digits)
+    return _build_task(request, data_source, groups, read_client)
 
 
 def _download(directory: str) -> None:
@@ -139,8 +144,8 @@ def _download(directory: str) -> None:
     tff.simulation.datasets.emnist.load_data(cache_dir=directory)
 
 
-def _load_real(directory: pathlib.Path, only_digits: bool) -> Clients:
-    """Opens the cached file through TFF; `read_client` raises KeyError for unknown ids."""
+def _open(directory: pathlib.Path, only_digits: bool) -> ReadClient:
+    """Opens the cached file through TFF; what it returns raises KeyError for unknown ids."""
     import tensorflow_federated as tff
 
     clients, _ = tff.simulation.datasets.emnist.load_data(
@@ -160,7 +165,7 @@ def _load_real(directory: pathlib.Path, only_digits: bool) -> Clients:
         examples = read(client_id)
         return examples["pixels"], examples["label"]
 
-    return tuple(clients.client_ids), read_client
+    return read_client
 
 
 def _check_examples(num_classes: int, examples: Mapping[str, np.ndarray]) -> str | None:
@@ -174,13 +179,13 @@ def _check_examples(num_classes: int, examples: Mapping[str, np.ndarray]) -> str
 def _build_task(
     request: Request,
     data_source: str,
-    client_ids: tuple[str, ...],
-    read_client: Callable[[str], tuple[np.ndarray, np.ndarray]],
+    groups: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]],
+    read_client: ReadClient,
 ) -> Task:
     """Puts clients, model, loss and metrics together."""
     import tensorflow as tf
 
-    train, validation, test = split_clients(client_ids, DATA_SEED, request.num_test_clients)
+    train, validation, test = groups
     return Task(
         name=NAME,
         data_source=data_source,

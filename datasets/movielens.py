@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 import numpy as np
 
+from datasets import memory
 from datasets import options as schema
 from datasets.data_set import FILE, About, DataSet, Request
 from datasets.problems import recommendation
@@ -101,7 +102,7 @@ class Options(schema.Options):
         None, "SHA-256 that the file must have; a run notes it and continues on no other."
     )
     taste_size: int = schema.option(
-        16, "Numbers that stand for a movie, and for a user's taste.", at_least=1
+        16, "Numbers that stand for a movie, and for a user's taste.", at_least=1, at_most=10_000
     )
 
 
@@ -196,7 +197,10 @@ def _build_task(
 ) -> Task:
     """Puts users, movies, model and measures together."""
     train, validation, test = split_clients(ratings, DATA_SEED, request.num_test_clients)
+    request.announce(train, np.float32)
     movies = list_movies([ratings[user] for user in train])
+    taste_size = request.options.taste_size
+    memory.check_weights(len(movies.ids) * taste_size, f"--taste_size={taste_size}")
     import tensorflow as tf
 
     return Task(

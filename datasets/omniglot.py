@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from datasets import memory
 from datasets import options as schema
 from datasets.data_set import About, DataSet, Request
 from datasets.problems import few_shot, image_classes
@@ -74,10 +75,15 @@ class Options(schema.Options):
       DataError: If a value is out of its range.
     """
 
-    ways: int = schema.option(5, "Classes of a client.", at_least=2)
-    shots: int = schema.option(5, "Images of a class that adaptation learns from.", at_least=1)
+    ways: int = schema.option(5, "Classes of a client.", at_least=2, at_most=10_000)
+    shots: int = schema.option(
+        5, "Images of a class that adaptation learns from.", at_least=1, at_most=10_000
+    )
     train_shots: int = schema.option(
-        10, "Images of a class that a training client has, more than shots.", at_least=2
+        10,
+        "Images of a class that a training client has, more than shots.",
+        at_least=2,
+        at_most=10_000,
     )
     rotations: bool = schema.option(
         True, "Whether characters turned by 90, 180 and 270 degrees are training classes too."
@@ -85,7 +91,7 @@ class Options(schema.Options):
     tfds_name: str = schema.option(
         "omniglot", "An image set of TensorFlow Datasets with features image and label."
     )
-    image_size: int = schema.option(28, "Pixels of an image's side.", at_least=16)
+    image_size: int = schema.option(28, "Pixels of an image's side.", at_least=16, at_most=1024)
     color: bool = schema.option(False, "Whether images keep three channels, or are made grey.")
 
     def __post_init__(self) -> None:
@@ -131,6 +137,7 @@ def load(request: Request) -> Task:
     options: Options = request.options
     ways, image_size = options.ways, options.image_size
     ids = number_clients(NUM_CLIENTS, request.num_test_clients, digits=6)
+    request.announce(ids["train"], np.int32)
     files = tfds_files.TfdsDataset(
         options.tfds_name, ("train",), ("image", "label"), request.cache_dir
     )
@@ -142,20 +149,26 @@ def load(request: Request) -> Task:
         advice=files.advice,
         check=files.find,
     )
-    import tensorflow as tf
-
     channels = 3 if options.color else 1
     source = choice.resolve_source(request.data_source, real)
+    per_class = {"train": options.train_shots, "validation": options.shots + QUERY_SHOTS}
+    per_class["test"] = per_class["validation"]
     if source == choice.EMBEDDED:
+        for group, number in characters.NUM_CLASSES.items():
+            _check_enough(group, [characters.IMAGES_PER_CLASS] * number, ways, per_class[group])
+        number = characters.IMAGES_PER_CLASS * sum(characters.NUM_CLASSES.values())
+        _check_memory(number, image_size, channels)
         classes = characters.draw(image_size, channels)
     else:
+        if ways > (most := files.num_classes("label")):
+            raise DataError(f"--ways must be at most {most}, the classes of {files.name}: {ways}.")
+        _check_memory(files.num_examples(), image_size, channels)
         classes = image_classes.read(
             files, image_size, options.color, options.tfds_name == "omniglot"
         )
-    per_class = {"train": options.train_shots, "validation": options.shots + QUERY_SHOTS}
-    per_class["test"] = per_class["validation"]
-    for group, images in classes.items():
-        _check_enough(group, images, ways, per_class[group])
+        for group, images in classes.items():
+            _check_enough(group, list(map(len, images)), ways, per_class[group])
+    import tensorflow as tf
 
     known = frozenset(client_id for group in ids.values() for client_id in group)
 
@@ -194,9 +207,16 @@ def load(request: Request) -> Task:
     )
 
 
-def _check_enough(group: str, images: Sequence[np.ndarray], ways: int, per_class: int) -> None:
-    """Raises DataError unless a client of the group can be drawn."""
-    fewest = min((len(of_class) for of_class in images), default=0)
+def _check_memory(number: int, image_size: int, channels: int) -> None:
+    memory.check(
+        number * image_size**2 * channels,
+        f"Keeping {number:,} images with --image_size={image_size}",
+    )
+
+
+def _check_enough(group: str, images: Sequence[int], ways: int, per_class: int) -> None:
+    """Raises DataError unless a client of the group can be drawn from so many images a class."""
+    fewest = min(images, default=0)
     if len(images) < ways or fewest < per_class:
         raise DataError(
             f"A {group} client takes {per_class} images of each of {ways} classes, but there are "

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from datasets.task import DataError
 
 _KINDS = {kind.__name__: kind for kind in (bool, int, float, str)}
+LARGEST = {int: 2**31 - 1, float: 1e38}  # what no option exceeds: int32 and float32 hold it
 _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
@@ -27,6 +28,7 @@ def option(
     *,
     at_least: float | None = None,
     more_than: float | None = None,
+    at_most: float | None = None,
     choices: Sequence[str] | None = None,
 ) -> Any:
     """Declares a field of a data set's options.
@@ -36,9 +38,15 @@ def option(
       help: What the option means, in a sentence. Its range is added to it.
       at_least: The smallest number allowed.
       more_than: A number that all allowed ones exceed.
+      at_most: The largest number allowed, at the most that of `LARGEST`.
       choices: The texts allowed.
     """
-    limits = {"at_least": at_least, "more_than": more_than, "choices": choices}
+    limits = {
+        "at_least": at_least,
+        "more_than": more_than,
+        "at_most": at_most,
+        "choices": choices,
+    }
     return dataclasses.field(default=default, metadata={"help": help, **limits})
 
 
@@ -153,9 +161,9 @@ def _kind(annotation: Any) -> type | None:
 def _range(limits: Mapping[str, Any]) -> str:
     if limits.get("choices") is not None:
         return ", ".join(limits["choices"])
-    if limits.get("more_than") is not None:
-        return f"> {limits['more_than']}"
-    return "" if limits.get("at_least") is None else f">= {limits['at_least']}"
+    signs = {"at_least": ">=", "more_than": ">", "at_most": "<="}
+    stated = (f"{sign} {limits[name]:,}" for name, sign in signs.items() if _has(limits, name))
+    return " and ".join(stated)
 
 
 def _is_kind(value: Any, kind: type) -> bool:
@@ -170,7 +178,15 @@ def _is_in_range(value: Any, limits: Mapping[str, Any]) -> bool:
         return value in limits["choices"]
     if isinstance(value, (bool, str)):
         return True
-    low, above = limits.get("at_least"), limits.get("more_than")
+    kind = int if isinstance(value, numbers.Integral) else float
+    most = limits["at_most"] if _has(limits, "at_most") else LARGEST[kind]
     return (
-        math.isfinite(value) and (low is None or value >= low) and (above is None or value > above)
+        (kind is int or math.isfinite(value))
+        and not (_has(limits, "at_least") and value < limits["at_least"])
+        and not (_has(limits, "more_than") and value <= limits["more_than"])
+        and value <= most
     )
+
+
+def _has(limits: Mapping[str, Any], name: str) -> bool:
+    return limits.get(name) is not None

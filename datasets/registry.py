@@ -120,6 +120,9 @@ def load(name: str, request: Request | None = None) -> Task:
     source = sources[1] if len(sources) == 2 else request.data_source
     task = data_set.load(dataclasses.replace(request, data_source=source, options=options))
     _check_task(task, data_set)
+    # Again, for loaders that do not announce their clients.
+    labels = getattr(task.input_spec[1], "dtype", None)
+    request.announce(task.train_clients, labels and labels.as_numpy_dtype)
     return task
 
 

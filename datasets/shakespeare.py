@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
 
+from datasets import memory
 from datasets import options as schema
 from datasets.data_set import About, DataSet, Request
 from datasets.problems import next_token
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 NAME = "shakespeare"
 URL = "https://storage.googleapis.com/tff-datasets-public/shakespeare.sqlite.lzma"
 FILE_NAME = "shakespeare.sqlite"
+_NUM_TOKENS = 90  # TFF's characters and the special ones
 SPLITS = ("train", "test")  # TFF opens both
 
 DEFAULTS: dict[str, Any] = {
@@ -61,12 +63,14 @@ DEFAULTS: dict[str, Any] = {
 class Options(schema.Options):
     """Options of Shakespeare; their `size` says what each means."""
 
-    sequence_length: int | None = next_token.size(80, 40, "Characters in a sequence")
+    sequence_length: int | None = next_token.size(80, 40, "Characters in a sequence", 10_000)
     embedding_size: int | None = next_token.size(
-        8, 8, "Numbers that stand for a character in the network"
+        8, 8, "Numbers that stand for a character in the network", 10_000
     )
-    lstm_size: int | None = next_token.size(256, 48, "Units of each of the two LSTMs")
-    max_examples: int | None = next_token.size(128, 24, "A role's first sequences that are used")
+    lstm_size: int | None = next_token.size(256, 48, "Units of each of the two LSTMs", 10_000)
+    max_examples: int | None = next_token.size(
+        128, 24, "A role's first sequences that are used", 1_000_000
+    )
 
 
 ABOUT = About(
@@ -97,17 +101,20 @@ def load(request: Request) -> Task:
     real = choice.RealData(ABOUT, "Shakespeare", "synthetic text", file.fetch, file.advice)
     data_source = choice.resolve_source(request.data_source, real)
     sizes = next_token.resolve_sizes(request.options, data_source)
-    if data_source == choice.EMBEDDED:
-        client_ids = embedded_text.client_ids()
-        read_speeches: Callable[[str], np.ndarray] = _speak
-    else:
-        client_ids, read_speeches = _open(file.path.parent)
+    _check_memory(sizes["embedding_size"], sizes["lstm_size"])
+    embedded = data_source == choice.EMBEDDED
+    client_ids = (
+        embedded_text.client_ids() if embedded else tff_files.client_ids(file.path, SPLITS[0])
+    )
+    groups = split_clients(client_ids, DATA_SEED, request.num_test_clients)
+    request.announce(groups[0], np.int64)
+    read_speeches = _speak if embedded else _open(file.path.parent)
     tokens = next_token.token_names(_characters())
     encode = _build_encoder(sizes["sequence_length"])
     return next_token.build_task(
         name=NAME,
         data_source=data_source,
-        groups=split_clients(client_ids, DATA_SEED, request.num_test_clients),
+        groups=groups,
         read_client=lambda client_id: encode(read_speeches(client_id)),
         build_keras_model=functools.partial(
             build_lstm,
@@ -123,6 +130,13 @@ def load(request: Request) -> Task:
     )
 
 
+def _check_memory(embedding_size: int, lstm_size: int) -> None:
+    first, second = (4 * lstm_size * (n + lstm_size + 1) for n in (embedding_size, lstm_size))
+    rest = _NUM_TOKENS * (embedding_size + lstm_size + 1)
+    options = f"--embedding_size={embedding_size}, --lstm_size={lstm_size}"
+    memory.check_weights(first + second + rest, options)
+
+
 def _download(directory: str) -> None:
     """Fetches the file with TFF's downloader, which shows its progress."""
     import tensorflow_federated as tff
@@ -135,15 +149,15 @@ def _speak(client_id: str) -> np.ndarray:
     return next_token.as_bytes(embedded_text.speak(DATA_SEED, client_id))
 
 
-def _open(directory: pathlib.Path) -> tuple[tuple[str, ...], Callable[[str], np.ndarray]]:
-    """Opens the cached file through TFF: the roles, and what reads a role's speeches, bytes [n]."""
+def _open(directory: pathlib.Path) -> Callable[[str], np.ndarray]:
+    """Opens the cached file through TFF; what it returns reads a role's speeches, bytes [n]."""
     import tensorflow_federated as tff
 
     clients, _ = tff.simulation.datasets.shakespeare.load_data(cache_dir=str(directory))
     contents = Contents(directory / FILE_NAME, "train", {"snippets": ("bytes", 1)})
     read = tff_files.build_reader(clients, ("snippets",), contents)
     read(clients.client_ids[0])  # what is wrong with all clients is said before any training
-    return tuple(clients.client_ids), lambda client_id: read(client_id)["snippets"]
+    return lambda client_id: read(client_id)["snippets"]
 
 
 def _preprocessing() -> Any:

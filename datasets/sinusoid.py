@@ -80,7 +80,10 @@ class Options(schema.Options):
     """Options of the sinusoids; their `option` says what each means."""
 
     max_phase: float = schema.option(
-        math.pi, "The largest phase of a wave; 6.2832 in the Reptile paper.", more_than=0
+        math.pi,
+        "The largest phase of a wave; 6.2832 in the Reptile paper.",
+        more_than=0,
+        at_most=1000,
     )
 
 
@@ -105,6 +108,7 @@ def load(request: Request) -> Task:
     """
     max_phase = request.options.max_phase
     ids = number_clients(NUM_CLIENTS, request.num_test_clients, digits=5)
+    request.announce(ids["train"], np.float32)
     import tensorflow as tf
 
     known = frozenset(client_id for group in ids.values() for client_id in group)

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
 
+from datasets import memory
 from datasets import options as schema
 from datasets.data_set import About, DataSet, Request
 from datasets.problems import next_token
@@ -83,13 +84,19 @@ class Options(schema.Options):
     Published runs use from 160 to 1,000 sentences of a user; 128 keep a round short.
     """
 
-    vocabulary_size: int | None = next_token.size(10_000, 200, "Words that have an id of their own")
-    sequence_length: int | None = next_token.size(20, 12, "Words of a sentence that are read")
-    embedding_size: int | None = next_token.size(
-        96, 24, "Numbers that stand for a word in the network"
+    vocabulary_size: int | None = next_token.size(
+        10_000, 200, "Words that have an id of their own", 1_000_000
     )
-    lstm_size: int | None = next_token.size(670, 48, "Units of the LSTM")
-    max_examples: int | None = next_token.size(128, 128, "A user's first sentences that are used")
+    sequence_length: int | None = next_token.size(
+        20, 12, "Words of a sentence that are read", 10_000
+    )
+    embedding_size: int | None = next_token.size(
+        96, 24, "Numbers that stand for a word in the network", 10_000
+    )
+    lstm_size: int | None = next_token.size(670, 48, "Units of the LSTM", 10_000)
+    max_examples: int | None = next_token.size(
+        128, 128, "A user's first sentences that are used", 1_000_000
+    )
 
 
 ABOUT = About(
@@ -122,12 +129,19 @@ def load(request: Request) -> Task:
     real = choice.RealData(ABOUT, "Stack Overflow", "synthetic text", file.fetch, file.advice)
     data_source = choice.resolve_source(request.data_source, real)
     sizes = next_token.resolve_sizes(request.options, data_source)
-    if data_source == choice.EMBEDDED:
+    _check_memory(sizes["vocabulary_size"], sizes["embedding_size"], sizes["lstm_size"])
+    embedded = data_source == choice.EMBEDDED
+    if embedded:
         groups = split_clients(embedded_text.client_ids(), DATA_SEED, request.num_test_clients)
+    else:
+        train, heldout, test = (tff_files.client_ids(file.path, split) for split in SPLITS)
+        groups = choose_clients(train, heldout, test, request.num_test_clients)
+    request.announce(groups[0], np.int64)
+    if embedded:
         read_sentences: Callable[[str], np.ndarray] = _write
         words = None
     else:
-        groups, read_sentences = _open(file.path.parent, request.num_test_clients)
+        read_sentences = _open(file.path.parent, groups[0][0])
         words = _published_words(file.path.parent, sizes["vocabulary_size"])
     if words is None:
         words = _count_words(groups[0], read_sentences, sizes["vocabulary_size"])
@@ -154,6 +168,16 @@ def load(request: Request) -> Task:
     )
 
 
+def _check_memory(vocabulary_size: int, embedding_size: int, lstm_size: int) -> None:
+    recurrent = 4 * lstm_size * (embedding_size + lstm_size + 1)
+    rest = embedding_size * (lstm_size + 1) + vocabulary_size * (2 * embedding_size + 1)
+    options = (
+        f"--vocabulary_size={vocabulary_size}, --embedding_size={embedding_size}, "
+        f"--lstm_size={lstm_size}"
+    )
+    memory.check_weights(recurrent + rest, options)
+
+
 def _download(directory: str) -> None:
     """Fetches the file with TFF's downloader, which shows its progress."""
     import tensorflow_federated as tff
@@ -166,15 +190,16 @@ def _write(client_id: str) -> np.ndarray:
     return next_token.as_bytes(embedded_text.write(DATA_SEED, client_id))
 
 
-def _open(
-    directory: pathlib.Path, num_test_clients: int | None
-) -> tuple[next_token.Groups, Callable[[str], np.ndarray]]:
-    """Opens the cached file through TFF; the reader gives a user's sentences by date, bytes [n]."""
+def _open(directory: pathlib.Path, someone: str) -> Callable[[str], np.ndarray]:
+    """Opens the cached file through TFF; the reader gives a user's sentences by date, bytes [n].
+
+    Args:
+      directory: Where the file is.
+      someone: Who trains: what is wrong with all clients is said before any training.
+    """
     import tensorflow_federated as tff
 
     parts = tff.simulation.datasets.stackoverflow.load_data(cache_dir=str(directory))
-    train, heldout, test = (part.client_ids for part in parts)
-    groups = choose_clients(train, heldout, test, num_test_clients)
     kinds = {name: ("bytes", 1) for name in ("creation_date", "tags", "title", "tokens", "type")}
     kinds["score"] = ("int64", 1)
     readers = [
@@ -183,7 +208,7 @@ def _open(
         )
         for part, split in zip(parts, SPLITS)
     ]
-    readers[0](groups[0][0])  # what is wrong with all clients is said before any training
+    readers[0](someone)
 
     def read_sentences(client_id: str) -> np.ndarray:
         for read in readers:  # those who train come first, and nobody else is in `train`
@@ -195,7 +220,7 @@ def _open(
             return examples["tokens"][np.argsort(examples["creation_date"], kind="stable")]
         raise KeyError(client_id)
 
-    return groups, read_sentences
+    return read_sentences
 
 
 def choose_clients(

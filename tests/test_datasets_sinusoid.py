@@ -92,8 +92,8 @@ def test_both_sources_are_the_made_data_without_a_warning(capsys):
     ("arguments", "said"),
     [
         ({"num_test_clients": 0}, "num_test_clients must be >= 1, but is 0"),
-        ({"max_phase": math.nan}, "max_phase must be a number > 0, but is nan"),
-        ({"max_phase": math.inf}, "max_phase must be a number > 0, but is inf"),
+        ({"max_phase": math.nan}, "max_phase must be a number > 0 and <= 1,000, but is nan"),
+        ({"max_phase": math.inf}, "max_phase must be a number > 0 and <= 1,000, but is inf"),
     ],
 )
 def test_wrong_argument_is_refused_by_name(arguments, said):

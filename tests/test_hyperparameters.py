@@ -50,7 +50,7 @@ def test_truth_is_said_in_words():
     "name, value, message",
     [
         ("inner_learning_rate", "fast", "reptile.inner_learning_rate must be a number.*'fast'"),
-        ("inner_learning_rate", "-0.1", "inner_learning_rate must be >= 0, but is -0.1"),
+        ("inner_learning_rate", "-0.1", "inner_learning_rate must be from 0 to 1e.06, but is -0.1"),
         ("inner_learning_rate", "nan", "inner_learning_rate must be a finite number, but is nan"),
         ("server_learning_rate", "inf", "server_learning_rate must be a finite number, but is inf"),
         ("server_schedule", "linar", "constant, linear, cooldown; .* Did you mean 'linear'?"),
@@ -88,7 +88,9 @@ def test_no_algorithm_takes_a_negative_rate(kind):
     rates = [f.name for f in dataclasses.fields(kind) if f.name.endswith(("_rate", "_strength"))]
     assert "server_learning_rate" in rates
     for rate in rates:
-        with pytest.raises(ValueError, match=f"{rate} must be (>=|greater than) 0, but is -1"):
+        with pytest.raises(
+            ValueError, match=f"{rate} must be (from 0 to 1e.06|greater than 0), but is -1"
+        ):
             kind(**{rate: -1})
 
 
@@ -98,9 +100,14 @@ def test_no_algorithm_takes_a_negative_rate(kind):
         ("maml", "server_optimizer", "adamm", "sgd, adam, yogi; .* Did you mean 'adam'?"),
         ("maml", "support_fraction", "1", "must lie between 0 and 1.*but is 1.0"),
         ("anil", "split", "half", "split must be one of: random, ordered, same; got 'half'"),
-        ("anil", "head_layers", "0", "head_layers must be >= 1, but is 0"),
+        ("anil", "head_layers", "0", "head_layers must be from 1 to 1000, but is 0"),
         ("anil", "head_layers", "1.5", "anil.head_layers must be a whole number.*'1.5'"),
-        ("per_fedavg", "local_meta_steps", "0", "local_meta_steps must be >= 1, but is 0"),
+        (
+            "per_fedavg",
+            "local_meta_steps",
+            "0",
+            "local_meta_steps must be from 1 to 10000, but is 0",
+        ),
         ("per_fedavg", "first_order", "2", "per_fedavg.first_order must be true or false"),
     ],
 )

@@ -10,7 +10,7 @@ from conftest import differ, make_client, model_fn
 from dp_accounting import rdp
 
 import tff_fedmeta as fm
-from tff_fedmeta.aggregation import aggregators, privacy
+from tff_fedmeta.aggregation import aggregators, noisy_mean, privacy
 from tff_fedmeta.aggregation.privacy import Guarantee
 from tff_fedmeta.config import aggregator_options
 from tff_fedmeta.experiment import cohorts, round_loop
@@ -68,10 +68,10 @@ def test_options_make_the_guarantee():
     [
         ("dp", {}, "needs one of dp_epsilon"),
         ("dp", {"dp_epsilon": 1.0, "noise_multiplier": 1.0}, "needs one of dp_epsilon"),
-        ("dp", {"dp_epsilon": 0.0}, "dp_epsilon must be greater than 0"),
-        ("dp", {"noise_multiplier": -1.0}, "noise_multiplier must be >= 0"),
-        ("dp", {"noise_multiplier": 1.0, "dp_delta": 1.0}, "dp_delta must lie between 0 and 1"),
-        ("dp", {"noise_multiplier": 1.0, "dp_clip": 0.0}, "dp_clip must be greater than 0"),
+        ("dp", {"dp_epsilon": 0.0}, "dp_epsilon must be from 0.01 to"),
+        ("dp", {"noise_multiplier": -1.0}, "noise_multiplier must be from 0 to 100000"),
+        ("dp", {"noise_multiplier": 1.0, "dp_delta": 1.0}, "dp_delta must be less than 1"),
+        ("dp", {"noise_multiplier": 1.0, "dp_clip": 0.0}, "dp_clip must be from 1e-30 to"),
         ("dp", {"noise_multiplier": 1.0, "dp_sampling": "all"}, "dp_sampling must be one of"),
         ("mean", {"dp_epsilon": 1.0}, "dp_epsilon is for the aggregator dp, not for mean"),
         ("secure", {"dp_epsilon": 1.0}, "inside of the secure sum is not offered"),
@@ -205,7 +205,7 @@ def test_poisson_cohorts_are_a_pure_function_of_independent_draws():
 
 def test_an_update_whose_norm_overflows_counts_as_zeros(tff_runtime):
     one = np.ones(4, np.float32)
-    process = privacy.build_dp_aggregator(3, 0.0, clip=2.0).create(
+    process = noisy_mean.build_dp_aggregator(3, 0.0, clip=2.0).create(
         tff.types.to_type([tff.TensorType(np.float32, [4])]), tff.TensorType(np.float32)
     )
     output = process.next(process.initialize(), [[one], [one], [1e20 * one]], [1.0, 1.0, 1.0])

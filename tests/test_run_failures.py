@@ -143,6 +143,14 @@ def test_labels_that_are_no_classes_cannot_be_flipped(tmp_path, capsys):
     assert not directory.exists()
 
 
+def test_a_run_that_cannot_be_leaves_no_directory(tmp_path, capsys):
+    arguments = ["--dataset=sinusoid", "--algorithms=anil", "--hparam=anil.head_layers=9"]
+    directory = tmp_path / "runs" / "run"
+    assert run_experiment.main(["x", *arguments, f"--output_dir={directory}"]) == 2
+    assert "head_layers must lie between 1 and 3" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 PRIVATE = ["--aggregator=dp", "--algorithms=reptile", "--rounds_per_checkpoint=1"]
 
 

@@ -9,6 +9,9 @@ import numbers
 from collections.abc import Iterable
 from typing import Any, Optional
 
+MOST_INTEGER = 2**31 - 1  # what an int32 holds
+_FLOAT32 = (1.2e-38, 3.4e38)  # the smallest and largest float32 above 0 in full precision
+
 SPLITS = ("random", "ordered", "same")
 
 
@@ -32,6 +35,8 @@ def check_count(what: str, value: Any, low: int, high: float = math.inf) -> None
     """Raises ValueError, stating the range, unless `value` is a whole number in [low, high]."""
     check_integer(what, value)
     check_number(what, value, low, high)
+    if value > MOST_INTEGER:
+        raise ValueError(f"{what} must be at most {MOST_INTEGER}, but is {value}.")
 
 
 def check_limits(
@@ -60,11 +65,15 @@ def check_limits(
 
 def check_number(what: str, value: Any, low: float, high: float = math.inf) -> None:
     """Raises ValueError, stating the range, unless `value` is a finite number in [low, high]."""
-    if not (_is_number(value) and math.isfinite(value)):
+    if not (_is_number(value) and (isinstance(value, numbers.Integral) or math.isfinite(value))):
         raise ValueError(f"{what} must be a finite number, but is {value!r}.")
+    if isinstance(value, float) and value and not _FLOAT32[0] <= abs(value) <= _FLOAT32[1]:
+        there = "0" if abs(value) < 1 else "infinite"
+        raise ValueError(f"{what} must fit float32, where {value!r} is {there}.")
     if not low <= value <= high:
-        limits = f">= {low}" if high == math.inf else f"from {low} to {high}"
-        limits = f"<= {high}" if low == -math.inf else limits
+        least, most = (f"{n:g}" if isinstance(n, float) else f"{n}" for n in (low, high))
+        limits = f">= {least}" if high == math.inf else f"from {least} to {most}"
+        limits = f"<= {most}" if low == -math.inf else limits
         raise ValueError(f"{what} must be {limits}, but is {value}.")
 
 

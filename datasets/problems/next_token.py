@@ -55,16 +55,17 @@ def on_arrays(
     return encode_arrays
 
 
-def size(real: int, stand_in: int, meaning: str) -> Any:
+def size(real: int, stand_in: int, meaning: str, at_most: int) -> Any:
     """Declares an option that is a size; its default depends on where the clients come from.
 
     Args:
       real: The default with the real data.
       stand_in: The default with the stand-in.
       meaning: What the size is of, as a clause.
+      at_most: The largest one.
     """
     text = f"{meaning}; by default {real:,} with the real data and {stand_in:,} with the stand-in."
-    declared = option(None, text, at_least=1)
+    declared = option(None, text, at_least=1, at_most=at_most)
     declared.metadata = MappingProxyType({**declared.metadata, "sizes": (real, stand_in)})
     return declared
 

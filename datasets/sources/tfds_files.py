@@ -97,6 +97,14 @@ class TfdsDataset:
             if not path.exists():
                 raise DataError(f"{path} is missing.")
 
+    def num_classes(self, feature: str) -> int:
+        """Returns how many classes a label tells apart; a billion if it does not say."""
+        return getattr(self.find().info.features[feature], "num_classes", None) or 10**9
+
+    def num_examples(self) -> int:
+        """Returns how many examples there are in all splits, once it is fetched."""
+        return int(self.find().info.splits.total_num_examples)
+
     def advice(self) -> str:
         """Says what makes the data set available, as a clause."""
         import tensorflow_datasets as tfds

@@ -148,10 +148,7 @@ def check_database(path: str | os.PathLike[str], splits: Iterable[str]) -> None:
     path = pathlib.Path(path)
     try:
         _check_file(path)
-        # "immutable" keeps SQLite from leaving or replaying files beside this one.
-        uri = f"{path.absolute().as_uri()}?immutable=1"
-        with contextlib.closing(sqlite3.connect(uri, uri=True)) as database:
-            database.execute("PRAGMA trusted_schema = OFF")
+        with contextlib.closing(_open(path)) as database:
             _check_tables(database)
             if path.stat().st_size <= _FULL_CHECK_BYTES:
                 _check_pages(database)
@@ -161,6 +158,22 @@ def check_database(path: str | os.PathLike[str], splits: Iterable[str]) -> None:
         raise DataError(
             f"{path} is damaged or not a data file of TensorFlow Federated: {error}."
         ) from error
+
+
+def client_ids(path: pathlib.Path, split: str) -> tuple[str, ...]:
+    """Returns the ids of a split's clients, sorted as TFF does; the file was checked before."""
+    with contextlib.closing(_open(path)) as database:
+        rows = database.execute(
+            "SELECT DISTINCT client_id FROM client_metadata WHERE split_name = ?", (split,)
+        )
+        return tuple(sorted(client_id for (client_id,) in rows))
+
+
+def _open(path: pathlib.Path) -> sqlite3.Connection:
+    # "immutable" keeps SQLite from leaving or replaying files beside this one.
+    database = sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)
+    database.execute("PRAGMA trusted_schema = OFF")
+    return database
 
 
 class _Damage(Exception):

@@ -101,6 +101,7 @@ def build(
             f"{options.metric}."
         )
     train_y = np.concatenate([y_of_row[found.label_rows[client]] for client in train])
+    request.announce(train, y_of_row.dtype)
     warnings = _suspicious(frame, options, fitted, in_training, labelling)
     _say(frame, found, fitted, label, report, [*said, *warnings])
 

@@ -21,7 +21,13 @@ def listed(text: str | None) -> list[str]:
     """Returns the names in a list: 'a,"b, c",d' names a, "b, c" and d."""
     if text is None:
         return []
-    cells = next(csv.reader([text], skipinitialspace=True), [])
+    try:
+        cells = next(csv.reader([text], skipinitialspace=True), [])
+    except csv.Error as error:  # a line break, for one
+        reason = "it has a line break" if {"\n", "\r"} & set(text) else str(error)
+        raise DataError(
+            f"{text!r} is not a list of names with commas between them: {reason}."
+        ) from None
     return list(dict.fromkeys(cell.strip() for cell in cells if cell.strip()))
 
 

@@ -10,7 +10,7 @@ from typing import Any, Callable, Optional
 import tensorflow_federated as tff
 
 from tff_fedmeta import checks
-from tff_fedmeta.aggregation import privacy, secure_sums
+from tff_fedmeta.aggregation import noisy_mean, secure_sums
 from tff_fedmeta.aggregation.non_finite import SkipNonFiniteFactory
 from tff_fedmeta.aggregation.trimmed_mean import TrimmedMeanFactory
 from tff_fedmeta.config import aggregator_options
@@ -99,7 +99,7 @@ def _build_dp(
             "The aggregator dp needs clients_per_round and noise_multiplier; privacy.find_noise "
             "finds the noise of an epsilon."
         )
-    return privacy.build_dp_aggregator(
+    return noisy_mean.build_dp_aggregator(
         clients_per_round, noise_multiplier, dp_clip, dp_initial_clip
     )
 

@@ -1,4 +1,4 @@
-"""User-level differential privacy: the aggregator that clips and adds noise, and its accountant.
+"""User-level differential privacy: its accountant. Importing this needs no TensorFlow.
 
 Every client's update is clipped to a norm C, the server adds Gaussian noise of standard deviation
 z * C to the sum and divides by the *expected* cohort n (McMahan et al., arXiv:1710.06963; C follows
@@ -22,15 +22,15 @@ import math
 from typing import Any, Optional
 
 import dp_accounting
-import tensorflow_federated as tff
+import scipy.optimize
 from dp_accounting import rdp
 
 from tff_fedmeta import checks
-from tff_fedmeta.aggregation.non_finite import SkipNonFiniteFactory
 from tff_fedmeta.config import aggregator_options
 
 # Where the search for a noise multiplier begins. Below, epsilon is beyond any use.
 _LEAST_NOISE = 0.2
+_TOLERANCE = 5e-4  # of the noise multiplier that is found, relative
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,56 +126,32 @@ def find_noise(
       population: As there.
       delta: As there.
       sampling: As there.
+
+    Raises:
+      ValueError: If it would take more noise than `aggregator_options.MOST_NOISE`.
     """
 
     def costs(noise: float) -> Guarantee:
         return Guarantee(noise, clients_per_round, population, delta, sampling)
 
-    if costs(_LEAST_NOISE).epsilon(rounds) <= epsilon:
+    def excess(log_noise: float) -> float:  # nearly a straight line
+        spent = costs(math.exp(log_noise)).epsilon(rounds)
+        return math.log(max(spent, 1e-12) / epsilon)
+
+    most = aggregator_options.MOST_NOISE
+    bracket = math.log(_LEAST_NOISE), math.log(most)
+    if excess(bracket[0]) <= 0:
         return _LEAST_NOISE
-    noise = dp_accounting.calibrate_dp_mechanism(
-        costs(_LEAST_NOISE).accountant,
-        lambda noise: dp_accounting.SelfComposedDpEvent(costs(noise).event, rounds),
-        target_epsilon=epsilon,
-        target_delta=delta,
-        bracket_interval=dp_accounting.LowerEndpointAndGuess(_LEAST_NOISE, 1.0),
-        tol=1e-3,
-    )
-    return float(noise)
-
-
-def build_dp_aggregator(
-    clients_per_round: int,
-    noise_multiplier: float,
-    clip: Optional[float] = None,
-    initial_clip: float = 0.1,
-) -> tff.aggregators.WeightedAggregationFactory:
-    """Returns the aggregation factory that clips and adds noise; the clients' weights are ignored.
-
-    TFF's `dp_aggregator` also zeroes large updates by a quantile without noise, which no accountant
-    knows of: this one does not. A client whose update is not finite counts as zeros. The noise has
-    no seed: rounds with noise do not repeat bit for bit.
-
-    Args:
-      clients_per_round: The expected cohort, which the noisy sum is divided by.
-      noise_multiplier: z of the whole mechanism, >= 0; 0 is clipping alone.
-      clip: The fixed clip, > 0; None: it follows the median of the updates' norms.
-      initial_clip: From where it does, > 0.
-    """
-    factory = tff.aggregators.DifferentiallyPrivateFactory
-    if clip is not None:
-        query = factory.gaussian_fixed(float(noise_multiplier), clients_per_round, float(clip))
-    else:
-        # TFF's own, 0.05 n, would leave a small cohort no budget for the updates. With z their
-        # multiplier is at most 1.16 z.
-        count_noise = max(0.05 * clients_per_round, noise_multiplier) if noise_multiplier else 0.0
-        query = factory.gaussian_adaptive(
-            float(noise_multiplier),
-            clients_per_round,
-            float(initial_clip),
-            clipped_count_stddev=count_noise,
+    if excess(bracket[1]) > 0:
+        raise ValueError(
+            f"dp_epsilon={epsilon:g} would take a noise_multiplier above {most:g} in {rounds} "
+            f"rounds of {clients_per_round} of {population} clients: ask for a larger epsilon, "
+            "fewer rounds, or a smaller share of the clients in a round."
         )
-    return SkipNonFiniteFactory(tff.aggregators.as_weighted_aggregator(query))
+    noise = math.exp(scipy.optimize.brentq(excess, *bracket, xtol=_TOLERANCE))
+    while costs(noise).epsilon(rounds) > epsilon:  # the root may lie on either side
+        noise *= 1 + _TOLERANCE
+    return noise
 
 
 def noise_in_words(

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tff_fedmeta import checks
 from tff_fedmeta.client import tracing
+from tff_fedmeta.client.model_checks import ModelError
 
 
 def layers_of(model: Any) -> dict[str, list[int]]:
@@ -44,12 +45,12 @@ def head_variables(model: Any, head_layers: int) -> list[int]:
       Ascending indices into `model.trainable_variables`.
 
     Raises:
-      ValueError: If the model has fewer layers, or `head_layers` is not an integer >= 1.
+      ModelError: If the model has fewer layers, or `head_layers` is not an integer >= 1.
     """
     layers = layers_of(model)
     is_int = isinstance(head_layers, int) and not isinstance(head_layers, bool)
     if not (is_int and 1 <= head_layers <= len(layers)):
-        raise ValueError(
+        raise ModelError(
             f"head_layers must lie between 1 and {len(layers)}, the layers that have weights "
             f"({', '.join(layers)}), but is {head_layers!r}."
         )
@@ -68,7 +69,7 @@ def local_variables(model: Any, head_layers: int, local_layers: Sequence[str] = 
       Ascending indices into `model.trainable_variables`.
 
     Raises:
-      ValueError: If there is no such layer, or as `head_variables` does.
+      ModelError: If there is no such layer, or as `head_variables` does.
     """
     if not local_layers:
         return head_variables(model, head_layers)
@@ -82,18 +83,18 @@ def shared_variables(model: Any, head_layers: int, local_layers: Sequence[str] =
     """Returns which of `model.trainable_variables` are not local; see `local_variables`.
 
     Raises:
-      ValueError: If there are none, as the local part is the whole model, or as `local_variables`
+      ModelError: If there are none, as the local part is the whole model, or as `local_variables`
         does.
     """
     local = set(local_variables(model, head_layers, local_layers))
     shared = [index for index in range(len(model.trainable_variables)) if index not in local]
     if not shared and local_layers:
-        raise ValueError(
+        raise ModelError(
             f"local_layers names {', '.join(local_layers)}, so that the local part is the whole "
             "model and nothing is left to train: name fewer."
         )
     if not shared:
-        raise ValueError(
+        raise ModelError(
             f"head_layers is {head_layers}, so that the head is the whole model and nothing is "
             "left to train: give fewer."
         )
@@ -109,7 +110,7 @@ def moving_variables(
     model has in one.
 
     Raises:
-      ValueError: As `local_variables` does.
+      ModelError: As `local_variables` does.
     """
     with tracing.as_found(), tf.Graph().as_default():
         model = model_fn()

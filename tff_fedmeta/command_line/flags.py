@@ -80,6 +80,9 @@ def parse(groups: Groups, argv: Sequence[str]) -> dict[str, Any]:
         hint = f" Did you mean --{near[0]}?" if near else ""
         raise ValueError(f"There is no flag --{error.flagname}.{hint} See --help.") from error
     except flags.Error as error:
+        if any("\n" in word or "\r" in word for word in argv):
+            broken = next(word for word in argv if "\n" in word or "\r" in word)
+            raise ValueError(f"A flag's value must not have a line break: {broken!r}.") from error
         # absl says "flag --rounds=x: ..."; what the flag takes is in its help.
         name = str(error).partition("--")[2].partition("=")[0]
         raise ValueError(f"{error}. --{name}: {texts.get(name, 'see --help')}") from error

@@ -47,6 +47,10 @@ class Compressed(NoOptions):
     )
 
 
+# Within these the accountant's arithmetic holds; beyond them no run is of use.
+LEAST_NOISE, MOST_NOISE = 0.01, 1e5
+LEAST_DELTA = 1e-15
+
 DP_SAMPLINGS = ("fixed", "poisson")
 
 
@@ -57,18 +61,30 @@ class DP(NoOptions):
     dp_epsilon: Optional[float] = setting(
         None,
         "Epsilon that all rounds together may cost, from which the noise is found; or",
-        above=0,
+        at_least=0.01,
+        at_most=1e6,
     )
     noise_multiplier: Optional[float] = setting(
-        None, "the noise's standard deviation over the clip.", at_least=0
+        None,
+        f"the noise's standard deviation over the clip; 0: clipping alone, else >= {LEAST_NOISE}.",
+        at_least=0,
+        at_most=MOST_NOISE,
     )
     dp_delta: Optional[float] = setting(
-        None, "Delta of (epsilon, delta) [N^-1.1 of N training clients].", above=0, below=1
+        None,
+        "Delta of (epsilon, delta) [N^-1.1 of N training clients].",
+        at_least=LEAST_DELTA,
+        below=1,
     )
     dp_clip: Optional[float] = setting(
-        None, "Norm that updates are clipped to [it follows the median of their norms].", above=0
+        None,
+        "Norm that updates are clipped to [it follows the median of their norms].",
+        at_least=1e-30,
+        at_most=1e30,
     )
-    dp_initial_clip: float = setting(0.1, "Where a clip that follows the norms begins.", above=0)
+    dp_initial_clip: float = setting(
+        0.1, "Where a clip that follows the norms begins.", at_least=1e-30, at_most=1e30
+    )
     dp_sampling: str = setting(
         "fixed",
         "fixed: cohorts of equal size; poisson: every client by itself with equal probability, "
@@ -83,11 +99,26 @@ class DP(NoOptions):
                 f"noise_multiplier; got {self.dp_epsilon} and {self.noise_multiplier}."
             )
         super().__post_init__()
+        if self.noise_multiplier is not None:
+            check_noise(self.noise_multiplier)
+        if self.dp_clip is not None and self.dp_initial_clip != 0.1:
+            raise ValueError(
+                "dp_clip fixes the clip, and dp_initial_clip is where one that follows the norms "
+                f"begins: give one of them, not both ({self.dp_clip} and {self.dp_initial_clip})."
+            )
 
 
 def check_delta(delta: float) -> None:
-    """Raises ValueError unless 0 < delta < 1."""
-    checks.check_limits("dp_delta", delta, above=0, below=1)
+    """Raises ValueError unless delta lies in [LEAST_DELTA, 1)."""
+    checks.check_limits("dp_delta", delta, at_least=LEAST_DELTA, below=1)
+
+
+def check_noise(noise_multiplier: float) -> None:
+    """Raises ValueError unless there is no noise, or as much as can be accounted for."""
+    if noise_multiplier != 0:
+        checks.check_number(
+            "noise_multiplier, if not 0,", noise_multiplier, LEAST_NOISE, MOST_NOISE
+        )
 
 
 # What a mean with differential privacy inside of the secure sum may be called.
@@ -123,6 +154,12 @@ def option_fields(name: str) -> dict[str, dataclasses.Field]:
     return {field.name: field for field in dataclasses.fields(AGGREGATORS[name])}
 
 
+def _options() -> str:
+    return ", ".join(
+        f"{option} of {name}" for name in AGGREGATORS for option in option_fields(name)
+    )
+
+
 def resolve(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Returns all options of an aggregator: those given, and defaults for the others.
 
@@ -138,6 +175,6 @@ def resolve(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(
                 f"{option} is for the aggregator {' or '.join(takers)}, not for {name}."
                 if takers
-                else f"No aggregator has an option {option!r}."
+                else f"No aggregator has an option {option!r}; those there are: {_options()}."
             )
     return dataclasses.asdict(AGGREGATORS[name](**options))

@@ -6,7 +6,6 @@ Importing this needs no TensorFlow, so that wrong flags are answered at once.
 import dataclasses
 import hashlib
 import json
-import math
 import textwrap
 from collections.abc import Mapping
 from typing import Any, Optional
@@ -15,7 +14,7 @@ from tff_fedmeta import checks
 from tff_fedmeta.config import aggregator_options, hyperparameters, schema
 from tff_fedmeta.config.failures import Failures
 from tff_fedmeta.config.protocol import AdaptationProtocol
-from tff_fedmeta.config.schema import REQUIRED, setting
+from tff_fedmeta.config.schema import MOST_RATE, REQUIRED, setting
 
 AGGREGATORS = tuple(aggregator_options.AGGREGATORS)
 RUNTIMES = ("local", "worker", "ray")
@@ -35,28 +34,44 @@ class ExperimentConfig:
     hyperparameters: Mapping[str, Mapping[str, Any]] = setting(
         REQUIRED, "For each algorithm, its dataclass of hyperparameters as a dict.", flag=False
     )
-    rounds: int = setting(REQUIRED, "Training rounds.", at_least=1)
-    clients_per_round: int = setting(REQUIRED, "Clients in a round's cohort.", at_least=1)
-    batch_size: int = setting(REQUIRED, "Examples in a local step.", at_least=1)
-    inner_epochs: Optional[int] = setting(REQUIRED, "Local epochs in a round; or", at_least=1)
-    inner_steps: Optional[int] = setting(REQUIRED, "local steps in a round.", at_least=1)
+    rounds: int = setting(REQUIRED, "Training rounds.", at_least=1, at_most=10_000_000)
+    clients_per_round: int = setting(
+        REQUIRED, "Clients in a round's cohort.", at_least=1, at_most=1_000_000
+    )
+    batch_size: int = setting(REQUIRED, "Examples in a local step.", at_least=1, at_most=1_000_000)
+    inner_epochs: Optional[int] = setting(
+        REQUIRED, "Local epochs in a round; or", at_least=1, at_most=10_000
+    )
+    inner_steps: Optional[int] = setting(
+        REQUIRED, "local steps in a round.", at_least=1, at_most=100_000
+    )
     support_fraction: float = setting(
         REQUIRED,
         "Share of a client's examples that adaptation learns from.",
         above=0,
         below=1,
     )
-    adaptation_steps: int = setting(REQUIRED, "The most steps of adaptation.", at_least=0)
+    adaptation_steps: int = setting(
+        REQUIRED, "The most steps of adaptation.", at_least=0, at_most=100_000
+    )
     adaptation_batch_size: int = setting(
-        REQUIRED, "Examples in a step of adaptation [batch_size].", at_least=1
+        REQUIRED, "Examples in a step of adaptation [batch_size].", at_least=1, at_most=1_000_000
     )
     adaptation_learning_rates: tuple[float, ...] = setting(
-        REQUIRED, "Rates of adaptation that validation clients choose from.", above=0
+        REQUIRED,
+        "Different rates of adaptation that validation clients choose from.",
+        above=0,
+        at_most=MOST_RATE,
     )
     rounds_per_evaluation: int = setting(
-        REQUIRED, "Rounds between evaluations on validation clients.", at_least=1
+        REQUIRED,
+        "Rounds between evaluations on validation clients.",
+        at_least=1,
+        at_most=10_000_000,
     )
-    rounds_per_checkpoint: int = setting(REQUIRED, "Rounds between checkpoints.", at_least=1)
+    rounds_per_checkpoint: int = setting(
+        REQUIRED, "Rounds between checkpoints.", at_least=1, at_most=10_000_000
+    )
     adaptation: str = setting(
         "own",
         "own: what an algorithm adapts, the head of ANIL for one; all: all weights, in every row.",
@@ -66,7 +81,7 @@ class ExperimentConfig:
     task_options: Mapping[str, Any] = setting({}, "Options of the data set.", flag=False)
     seed: int = setting(0, "Seed of all randomness.", at_least=0, at_most=2**31 - 1)
     num_test_clients: Optional[int] = setting(
-        None, "Clients held out for the test [the data set's share].", at_least=1
+        None, "Clients held out for the test [the data set's share].", at_least=1, at_most=1_000_000
     )
     aggregator: str = setting("mean", "How updates are combined.", choices=AGGREGATORS)
     aggregator_options: Mapping[str, Any] = setting({}, "Options of the aggregator.", flag=False)
@@ -106,10 +121,13 @@ class ExperimentConfig:
                 f"clients train; got {self.inner_epochs} and {self.inner_steps}."
             )
         rates = self.adaptation_learning_rates
-        if not rates or not all(0 < rate < math.inf for rate in rates):
+        if not rates or len(set(rates)) != len(rates):
             raise ValueError(
-                f"adaptation_learning_rates must be one or more numbers > 0, but got {list(rates)}."
+                "adaptation_learning_rates must be one or more different numbers, but got "
+                f"{list(rates)}."
             )
+        for rate in rates:
+            checks.check_limits("adaptation_learning_rates", rate, above=0, at_most=MOST_RATE)
         if not self.algorithms or len(set(self.algorithms)) != len(self.algorithms):
             raise ValueError(
                 f"algorithms must be one or more different names, but got {list(self.algorithms)}."

@@ -80,7 +80,7 @@ class Failures:
         "classes in reverse.",
         choices=ATTACKS,
     )
-    attack_scale: float = setting(1.0, "How strong an attack is.", above=0)
+    attack_scale: float = setting(1.0, "How strong an attack is.", above=0, at_most=1e12)
 
     def __post_init__(self) -> None:
         schema.check(self)

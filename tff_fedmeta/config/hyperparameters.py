@@ -6,7 +6,7 @@ from typing import Any
 
 from tff_fedmeta import checks
 from tff_fedmeta.config import schema
-from tff_fedmeta.config.schema import setting
+from tff_fedmeta.config.schema import rate, setting
 
 SERVER_OPTIMIZERS = ("sgd", "adam", "yogi")
 CLIENT_WEIGHTINGS = ("examples", "uniform")
@@ -28,10 +28,13 @@ class Server:
     server_optimizer: str = setting(
         "sgd", "Optimizer that applies the mean update.", choices=SERVER_OPTIMIZERS
     )
-    server_learning_rate: float = setting(0.1, "The server's learning rate.", at_least=0)
+    server_learning_rate: float = rate(0.1, "The server's learning rate.")
     server_schedule: str = setting("constant", _SCHEDULE, choices=SERVER_SCHEDULES)
     server_warmup: int = setting(
-        0, "Rounds over which the server's rate rises linearly from 0 first.", at_least=0
+        0,
+        "Rounds over which the server's rate rises linearly from 0 first.",
+        at_least=0,
+        at_most=10_000_000,
     )
 
     def __post_init__(self) -> None:
@@ -42,12 +45,13 @@ class Server:
 class FedAvg(Server):
     """Hyperparameters of federated averaging, and of every algorithm with local steps."""
 
-    server_learning_rate: float = setting(1.0, "The server's learning rate.", at_least=0)
-    inner_learning_rate: float = setting(0.1, "Learning rate of the local steps.", at_least=0)
+    server_learning_rate: float = rate(1.0, "The server's learning rate.")
+    inner_learning_rate: float = rate(0.1, "Learning rate of the local steps.")
     inner_clip_norm: float = setting(
         0.0,
         "Longest gradient of a local step; longer ones are scaled to it, 0: none is.",
         at_least=0,
+        at_most=1e30,
     )
     client_weighting: str = setting(
         "examples",
@@ -61,7 +65,7 @@ class FedProx(FedAvg):
     """Hyperparameters of FedProx."""
 
     proximal_strength: float = setting(
-        0.01, "How strongly clients are held to the server's weights.", at_least=0
+        0.01, "How strongly clients are held to the server's weights.", at_least=0, at_most=1e6
     )
 
 
@@ -88,8 +92,8 @@ class MAML(FedAvg):
     server_optimizer: str = setting(
         "adam", "Optimizer that applies the mean update.", choices=SERVER_OPTIMIZERS
     )
-    server_learning_rate: float = setting(0.001, "The server's learning rate.", at_least=0)
-    inner_learning_rate: float = setting(0.01, "Learning rate of the inner steps.", at_least=0)
+    server_learning_rate: float = rate(0.001, "The server's learning rate.")
+    inner_learning_rate: float = rate(0.01, "Learning rate of the inner steps.")
     support_fraction: float = setting(
         0.5,
         "Share of a training client's examples that is support; evaluation has its own.",
@@ -112,7 +116,7 @@ class ANIL(MAML):
     """Hyperparameters of ANIL."""
 
     head_layers: int = setting(
-        1, "Layers with weights, counted from the end, that adapt.", at_least=1
+        1, "Layers with weights, counted from the end, that adapt.", at_least=1, at_most=1000
     )
     first_order: bool = setting(False, "Whether the derivative of the inner steps is left out.")
 
@@ -124,13 +128,14 @@ class PerFedAvg(MAML):
     server_optimizer: str = setting(
         "sgd", "Optimizer that applies the mean update.", choices=SERVER_OPTIMIZERS
     )
-    server_learning_rate: float = setting(1.0, "The server's learning rate.", at_least=0)
-    meta_learning_rate: float = setting(0.1, "Rate of the local meta-steps.", at_least=0)
+    server_learning_rate: float = rate(1.0, "The server's learning rate.")
+    meta_learning_rate: float = rate(0.1, "Rate of the local meta-steps.")
     local_meta_steps: int = setting(
         5,
         "Local meta-steps; a client with too few batches of support or examples in query takes "
         "fewer where training is measured in epochs.",
         at_least=1,
+        at_most=10_000,
     )
     first_order: bool = setting(False, "Whether the Hessian is left out.")
 
@@ -140,7 +145,10 @@ class FedBABU(FedAvg):
     """Hyperparameters of FedBABU."""
 
     head_layers: int = setting(
-        1, "Layers with weights, counted from the end, that are not trained.", at_least=1
+        1,
+        "Layers with weights, counted from the end, that are not trained.",
+        at_least=1,
+        at_most=1000,
     )
 
 
@@ -183,10 +191,13 @@ class IMAML(MAML):
     """Hyperparameters of iMAML."""
 
     proximal_strength: float = setting(
-        2.0, "Lambda: how strongly adaptation is held to the trained weights.", above=0
+        2.0, "Lambda: how strongly adaptation is held to the trained weights.", above=0, at_most=1e6
     )
     cg_steps: int = setting(
-        5, "The most steps of conjugate gradient, a Hessian-vector product each.", at_least=1
+        5,
+        "The most steps of conjugate gradient, a Hessian-vector product each.",
+        at_least=1,
+        at_most=1000,
     )
 
 
@@ -194,15 +205,21 @@ class IMAML(MAML):
 class PFedMe(FedAvg):
     """Hyperparameters of pFedMe."""
 
-    inner_learning_rate: float = setting(0.05, "Learning rate of the proximal steps.", at_least=0)
+    inner_learning_rate: float = rate(0.05, "Learning rate of the proximal steps.")
     proximal_strength: float = setting(
-        15.0, "Lambda: how strongly a client's model is held to the shared weights.", above=0
+        15.0,
+        "Lambda: how strongly a client's model is held to the shared weights.",
+        above=0,
+        at_most=1e6,
     )
     local_rounds: int = setting(
-        5, "Times that a client moves the shared weights towards its model.", at_least=1
+        5,
+        "Times that a client moves the shared weights towards its model.",
+        at_least=1,
+        at_most=10_000,
     )
     local_learning_rate: float = setting(
-        0.05, "Eta: each time they move by eta * lambda of the way.", at_least=0
+        0.05, "Eta: each time they move by eta * lambda of the way.", at_least=0, at_most=1e6
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any, Optional
 from tff_fedmeta import checks
 
 REQUIRED = dataclasses.MISSING
+MOST_RATE = 1e6  # no learning rate exceeds it
 
 
 def setting(
@@ -42,6 +43,11 @@ def setting(
     if isinstance(default, (dict, list)):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def rate(default: float, text: str) -> Any:
+    """Declares a learning rate, which may be 0; see `setting`."""
+    return setting(default, text, at_least=0, at_most=MOST_RATE)
 
 
 def same_as(settings: type, name: str) -> Any:
@@ -122,4 +128,8 @@ def range_in_words(
 ) -> str:
     """Returns a range as it stands in help, e.g. "> 0 and <= 1"; "" for all numbers."""
     words = ((">=", at_least), (">", above), ("<=", at_most), ("<", below))
-    return " and ".join(f"{sign} {limit}" for sign, limit in words if limit is not None)
+    return " and ".join(f"{sign} {_number(limit)}" for sign, limit in words if limit is not None)
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"

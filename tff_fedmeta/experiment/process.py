@@ -1,7 +1,5 @@
 """The learning process of one algorithm as a configuration has it."""
 
-import dataclasses
-import inspect
 from typing import Any, Callable, Optional
 
 import tensorflow as tf
@@ -11,6 +9,7 @@ from tff_fedmeta.aggregation import aggregators, privacy
 from tff_fedmeta.algorithms.registry import REGISTRY
 from tff_fedmeta.config import ExperimentConfig
 from tff_fedmeta.config.hyperparameters import Server
+from tff_fedmeta.experiment.requirements import BuildError, arguments_of
 
 _SERVER_OPTIMIZERS = {
     "sgd": tff.learning.optimizers.build_sgdm,
@@ -67,7 +66,7 @@ def build_process(
         "metrics_aggregator": aggregators.build_metrics_aggregator(config.aggregator),
         "roles": config.failures.need_roles,
     }
-    taken = _arguments_of(row.build)
+    taken = arguments_of(row.build)
     arguments = {**offered, **values}
     try:
         process = row.build(
@@ -82,49 +81,6 @@ def build_process(
             f"returned {type(process).__name__}."
         )
     return process
-
-
-class BuildError(ValueError):
-    """An algorithm cannot be built as it is asked for; the message says why."""
-
-
-def check_builders(config: ExperimentConfig) -> None:
-    """Raises BuildError if the builder of an algorithm does not take what a run has to give it.
-
-    Args:
-      config: The run's configuration.
-    """
-    for algorithm in config.algorithms:
-        builder = REGISTRY[algorithm].builder
-        taken = None if isinstance(builder, str) else _arguments_of(builder)
-        if taken is None:
-            continue
-        kind = REGISTRY[algorithm].hyperparameters
-        needed = {field.name for field in dataclasses.fields(kind)} | {"batch_size"}
-        if issubclass(kind, Server):
-            needed -= {"server_learning_rate", "server_schedule", "server_warmup"}
-        if not config.hyperparameters[algorithm].get("inner_clip_norm"):
-            needed.discard("inner_clip_norm")
-        if "inner_learning_rate" in needed:
-            needed |= set(config.local_budget)
-        if config.aggregator != "mean":
-            needed.add("model_aggregator")
-        if config.failures.need_roles:
-            needed.add("roles")
-        if needed - taken:
-            raise BuildError(
-                f"This run needs the builder of {algorithm} to take "
-                f"{', '.join(sorted(needed - taken))}, but it takes {', '.join(sorted(taken))}: "
-                "add the arguments, or leave out the settings that need them."
-            )
-
-
-def _arguments_of(builder: Callable[..., Any]) -> Optional[set[str]]:
-    """Returns the keyword arguments that a builder takes; None: any."""
-    parameters = inspect.signature(builder).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return None
-    return {parameter.name for parameter in parameters}
 
 
 def _server_optimizer(

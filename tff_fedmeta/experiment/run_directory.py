@@ -25,6 +25,7 @@ import json
 import logging
 import os
 import platform
+import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Optional
@@ -201,7 +202,8 @@ def claim(
     Raises:
       ValueError: If another process is at work there, or a run was begun there with other assets.
     """
-    output_dir.mkdir(parents=True, exist_ok=True)
+    with writing(output_dir):
+        output_dir.mkdir(parents=True, exist_ok=True)
     foreign = ownership.foreign_owner(output_dir)
     if foreign is not None:
         _LOG.warning("%s", foreign)
@@ -234,6 +236,26 @@ def claim(
         )
     write_json(versions_file, now)
     return lock
+
+
+def missing(output_dir: Path) -> list[Path]:
+    """Returns the directories that `claim` will make, the innermost first."""
+    return [path for path in (output_dir, *output_dir.absolute().parents) if not path.exists()]
+
+
+def abandon(output_dir: Path, made: Collection[Path]) -> None:
+    """Removes a directory that `claim` made for a run that cannot be, and has written nothing yet.
+
+    Args:
+      output_dir: The run's directory.
+      made: What was `missing` before.
+    """
+    if output_dir not in made or any(path.is_dir() for path in output_dir.iterdir()):
+        return
+    shutil.rmtree(output_dir)
+    for parent in made:
+        with contextlib.suppress(OSError):  # somebody else's files are in it by now
+            parent.rmdir()
 
 
 def _read_json(file: Path) -> Any:

@@ -12,9 +12,10 @@ import tensorflow_federated as tff
 from tff_fedmeta import seeds
 from tff_fedmeta.aggregation import privacy
 from tff_fedmeta.client import data as client_data
-from tff_fedmeta.config import ExperimentConfig, aggregator_options, failures
+from tff_fedmeta.config import ExperimentConfig, failures
 from tff_fedmeta.experiment import cohorts, evaluation, round_loop, summary
 from tff_fedmeta.experiment.process import build_process
+from tff_fedmeta.experiment.requirements import guarantee_of
 from tff_fedmeta.runtime import bytes_sent, tff_values
 
 _LOG = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ def train_algorithm(
     client_clock: Optional[Callable[[], float]] = None,
 ) -> Any:
     """Trains one algorithm, recording into `directory` if given, and returns its weights."""
-    guarantee = guarantee_of(config, task)
+    guarantee = guarantee_of(config, len(task.train_clients))
     process = build_process(config, algorithm, task.model_fn, guarantee)
     if guarantee is not None:
         _warn_of_noise(algorithm, guarantee, process)
@@ -96,15 +97,6 @@ def train_algorithm(
         figures_of_round=figures_of_round,
     )
     return process.get_model_weights(state)
-
-
-def guarantee_of(config: ExperimentConfig, task: Any) -> Optional[privacy.Guarantee]:
-    """Returns what the run of a private aggregator guarantees; None: it is no private one."""
-    if config.aggregator not in aggregator_options.PRIVATE:
-        return None
-    return privacy.guarantee(
-        config.aggregator_options, config.clients_per_round, len(task.train_clients), config.rounds
-    )
 
 
 def _warn_of_noise(algorithm: str, guarantee: privacy.Guarantee, process: Any) -> None:

@@ -12,8 +12,9 @@ from tff_fedmeta import checks
 from tff_fedmeta.algorithms.door import at_the_door
 from tff_fedmeta.client import inner_loop, layers, minibatches, model_checks, support_query
 from tff_fedmeta.client import model as client_model
+from tff_fedmeta.client.learned_rates import learned_rates_of
 from tff_fedmeta.client.meta_gradient import split_and_plan
-from tff_fedmeta.client.rules import SGD, ProximalSGD, Rule, build_rule
+from tff_fedmeta.client.rules import ProximalSGD, Rule, build_rule
 
 
 @at_the_door
@@ -28,7 +29,7 @@ def build_adaptation_eval(
     split: str = "random",
     shuffle: bool = True,
     inner_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
-    learned_rates: bool = False,
+    learned_rates: Union[bool, str] = False,
     head_layers: Optional[int] = None,
     local_layers: Union[str, Sequence[str]] = (),
     proximal_strength: float = 0.0,
@@ -48,8 +49,9 @@ def build_adaptation_eval(
       split: "random", "ordered" or "same"; see `support_query.split_support_query`.
       shuffle: Whether the order of support examples is shuffled in every epoch.
       inner_optimizer: The rule of adaptation, fresh at every client; None is plain SGD.
-      learned_rates: Whether `trainable` holds, behind the n weights, n tensors of learnt rates of
-        the same shapes, to adapt with instead of `inner_learning_rate` (Meta-SGD).
+      learned_rates: Which learnt rates `trainable` holds behind the n weights, to adapt with
+        instead of `inner_learning_rate` (Meta-SGD): True or "per_weight" for n tensors of the same
+        shapes, "per_layer" or "per_step_and_layer" for a table [steps, layers].
       head_layers: How many layers that have weights adapt, counted from the end (ANIL's head); None
         means all.
       local_layers: Names of the layers that adapt instead, in a list or separated by commas.
@@ -82,7 +84,8 @@ def build_adaptation_eval(
         raise ValueError(
             "proximal_strength adapts by proximal SGD; give no learned_rates or inner_optimizer."
         )
-    types = client_model.client_types(model_fn, learned_rates)
+    learned = learned_rates_of(learned_rates)
+    types = client_model.client_types(model_fn, learned)
     fixed_rule = (
         ProximalSGD(inner_learning_rate, proximal_strength)
         if proximal_strength
@@ -108,7 +111,7 @@ def build_adaptation_eval(
             model,
             sides,
             steps,
-            SGD(rates) if learned_rates else fixed_rule,
+            learned.rule(model, rates) if learned else fixed_rule,
             [model.trainable_variables[index] for index in moving],
             num_points,
             1 if inner_epochs is None else steps.steps_per_epoch,

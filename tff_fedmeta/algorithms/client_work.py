@@ -9,6 +9,7 @@ import tensorflow_federated as tff
 from tff_fedmeta.algorithms import client_roles
 from tff_fedmeta.client import minibatches
 from tff_fedmeta.client import model as client_model
+from tff_fedmeta.client.learned_rates import LearnedRates
 from tff_fedmeta.client.meta_gradient import LocalUpdate
 
 # What one client computes: (model, examples, seed, **more) -> `LocalUpdate`, with
@@ -16,7 +17,7 @@ from tff_fedmeta.client.meta_gradient import LocalUpdate
 #   examples: the client's examples, a structure of [n, ...] tensors, in the form of a batch;
 #   seed: int64 [2], the client's seed of this round;
 #   work_share: where clients have roles, the share of the steps to take, float32 in (0, 1];
-#   rates: where rates are learnt, a tensor for each trainable variable.
+#   rates: where rates are learnt, their tensors (`learned_rates.py`).
 ComputeUpdate = Callable[..., LocalUpdate]
 
 # The name of the counts among the metrics, which no metric of a model has.
@@ -27,7 +28,7 @@ def build_client_work(
     model_fn: client_model.ModelFn,
     compute_update: ComputeUpdate,
     *,
-    learned_rates: bool = False,
+    learned_rates: Optional[LearnedRates] = None,
     client_weighting: tff.learning.ClientWeighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
     metrics_aggregator: Optional[Callable[..., Any]] = None,
     min_examples: int = 1,
@@ -43,7 +44,8 @@ def build_client_work(
     Args:
       model_fn: A no-argument function returning a fresh `tff.learning.models.VariableModel`.
       compute_update: What the client computes, on a model that holds the server's weights.
-      learned_rates: Whether a learnt rate for each weight travels behind the weights (Meta-SGD).
+      learned_rates: The learnt rates that travel behind the weights (Meta-SGD); None: there are
+        none.
       client_weighting: NUM_EXAMPLES weighs a client by all of its examples, UNIFORM by one.
       metrics_aggregator: As in `tff.learning.algorithms`; None is `sum_then_finalize`. It adds up
         the counts of `clients` and `work` too, so that with secure sums nothing is in the clear.

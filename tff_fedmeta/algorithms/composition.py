@@ -14,6 +14,7 @@ import tensorflow_federated as tff
 from tff_fedmeta import checks
 from tff_fedmeta.algorithms import client_work
 from tff_fedmeta.client import minibatches, model_checks, support_query
+from tff_fedmeta.client.learned_rates import LearnedRates
 from tff_fedmeta.client.model import ModelFn
 
 # The server's step of the methods that send gradients, where none is given: Adam's, because the
@@ -56,7 +57,7 @@ def compose_update(
     default_server_optimizer: tff.learning.optimizers.Optimizer,
     *,
     min_examples: int = 1,
-    initial_rate: Optional[float] = None,
+    learned_rates: Optional[LearnedRates] = None,
     sent: Optional[Sequence[int]] = None,
 ) -> tff.learning.templates.LearningProcess:
     """Builds the learning process of an update that every client computes.
@@ -67,13 +68,13 @@ def compose_update(
       federation: What is around it.
       default_server_optimizer: Applies the mean update where `federation` has no optimizer.
       min_examples: The fewest examples of a client that contributes.
-      initial_rate: Where a learnt rate for each weight starts; None: there are none.
+      learned_rates: The rates that are learnt; None: there are none.
       sent: Which of the model's trainable variables an update is of; None: all. The others stay.
     """
     work = client_work.build_client_work(
         model_fn,
         compute_update,
-        learned_rates=initial_rate is not None,
+        learned_rates=learned_rates,
         client_weighting=federation.client_weighting,
         metrics_aggregator=federation.metrics_aggregator,
         min_examples=min_examples,
@@ -85,7 +86,7 @@ def compose_update(
         work,
         federation.server_optimizer or default_server_optimizer,
         federation.model_aggregator,
-        initial_rate,
+        learned_rates,
         sent,
     )
 
@@ -99,7 +100,7 @@ def compose_split_update(
     support_fraction: float,
     split: str,
     second_order: bool,
-    initial_rate: Optional[float] = None,
+    learned_rates: Optional[LearnedRates] = None,
     sent: Optional[Sequence[int]] = None,
 ) -> tff.learning.templates.LearningProcess:
     """As `compose_update`, for an update that takes a `split` into support and query too.
@@ -112,7 +113,7 @@ def compose_split_update(
       support_fraction: The share of support, in (0, 1).
       split: How clients split; see `support_query.split_support_query`.
       second_order: Whether inner steps are differentiated, which a stochastic layer forbids.
-      initial_rate: Where learnt rates start; None: there are none.
+      learned_rates: The rates that are learnt; None: there are none.
       sent: As in `compose_update`.
     """
     checks.check_split(support_fraction, split)
@@ -127,7 +128,7 @@ def compose_split_update(
         federation,
         default_server_optimizer or tff.learning.optimizers.build_adam(_META_LEARNING_RATE),
         min_examples=1 if split == "same" else 2,
-        initial_rate=initial_rate,
+        learned_rates=learned_rates,
         sent=sent,
     )
 
@@ -137,7 +138,7 @@ def compose(
     work: tff.learning.templates.ClientWorkProcess,
     server_optimizer: tff.learning.optimizers.Optimizer,
     model_aggregator: Optional[Any] = None,
-    initial_rate: Optional[float] = None,
+    learned_rates: Optional[LearnedRates] = None,
     sent: Optional[Sequence[int]] = None,
 ) -> tff.learning.templates.LearningProcess:
     """Composes client work with TFF's broadcast, an aggregator and a server optimizer.
@@ -149,17 +150,18 @@ def compose(
       work: What the clients do.
       server_optimizer: Applies the mean update.
       model_aggregator: A TFF aggregation factory; None is the weighted mean.
-      initial_rate: What a learnt rate for each weight starts from; None: there are none.
+      learned_rates: The rates that are learnt beside the weights; None: there are none.
       sent: Which of the trainable tensors the clients' updates are of; None: all. The others are
         broadcast, and stay as they are.
     """
 
     @tff.tensorflow.computation
     def initial_weights() -> Any:
-        weights = tff.learning.models.ModelWeights.from_model(model_fn())
-        if initial_rate is None:
+        model = model_fn()
+        weights = tff.learning.models.ModelWeights.from_model(model)
+        if learned_rates is None:
             return weights
-        rates = [tf.fill(w.shape, tf.cast(initial_rate, w.dtype)) for w in weights.trainable]
+        rates = learned_rates.initial(model)
         return tff.learning.models.ModelWeights([*weights.trainable, *rates], weights.non_trainable)
 
     weights_type = initial_weights.type_signature.result

@@ -104,5 +104,5 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "model_aggregator": _check_aggregator,
     "metrics_aggregator": _check_metrics_aggregator,
     "client_weighting": _check_weighting,
-    **dict.fromkeys(("first_order", "shuffle", "roles", "learned_rates"), _check_bool),
+    **dict.fromkeys(("first_order", "shuffle", "roles"), _check_bool),
 }

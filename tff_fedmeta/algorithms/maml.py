@@ -16,14 +16,14 @@ from tff_fedmeta.algorithms.composition import (
     plan_local_training,
 )
 from tff_fedmeta.algorithms.door import at_the_door
-from tff_fedmeta.client import layers, minibatches, support_query
+from tff_fedmeta.client import minibatches, support_query
 from tff_fedmeta.client.meta_gradient import (
     LocalUpdate,
     meta_gradient,
     split_and_plan,
 )
 from tff_fedmeta.client.model import ModelFn
-from tff_fedmeta.client.rules import SGD, Rule, build_rule, clipping
+from tff_fedmeta.client.rules import Rule, build_rule
 
 
 def maml(
@@ -48,9 +48,10 @@ def maml(
 
     H_k being the Hessian of L_k at theta_k. FOMAML stops at g_K. ANIL (Raghu et al.,
     arXiv:1909.09157) moves only the head in the inner steps; g_0 is for all weights. Meta-SGD (Li
-    et al., arXiv:1707.09835) has a rate for each weight and sends the gradient by them as well,
-    d alpha = - sum_k grad L_k(theta_k) * g_{k+1}. Unlike the papers', a client's data are one task
-    of any size, the query is all of the rest, and there may be several inner steps on mini-batches.
+    et al., arXiv:1707.09835) learns its rates and sends the gradient by them as well, for a rate of
+    each weight d alpha = - sum_k grad L_k(theta_k) * g_{k+1}. Unlike the papers', a client's data
+    are one task of any size, the query is all of the rest, and there may be several inner steps on
+    mini-batches.
 
     Args:
       model: A `tff.learning.models.VariableModel` that holds theta_0.
@@ -151,128 +152,6 @@ def build_maml(
         ),
         rule=build_rule(inner_optimizer, inner_learning_rate, inner_clip_norm),
         first_order=first_order,
-    )
-    return compose_split_update(
-        model_fn,
-        update,
-        federation,
-        support_fraction=support_fraction,
-        split=split,
-        second_order=not first_order,
-    )
-
-
-@at_the_door
-def build_meta_sgd(
-    model_fn: ModelFn,
-    *,
-    inner_learning_rate: float,
-    batch_size: int,
-    inner_epochs: Optional[int] = None,
-    inner_steps: Optional[int] = None,
-    support_fraction: float = 0.5,
-    split: str = "random",
-    shuffle: bool = True,
-    inner_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
-    inner_clip_norm: float = 0.0,
-    server_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
-    client_weighting: tff.learning.ClientWeighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
-    model_aggregator: Optional[Any] = None,
-    metrics_aggregator: Optional[Callable[..., Any]] = None,
-    roles: bool = False,
-) -> tff.learning.templates.LearningProcess:
-    """Builds Meta-SGD (Li, Zhou, Chen and Li, arXiv:1707.09835): MAML that learns its inner rates.
-
-    Every weight has a rate of its own, sent, adapted with, differentiated by and aggregated as the
-    weights are. `get_model_weights(state).trainable` holds the n weights and behind them their n
-    rates; `build_adaptation_eval(learned_rates=True)` and `to_keras(learned_rates=True)` take both.
-
-    Args:
-      inner_learning_rate: Where every rate starts, >= 0. Rates may become negative.
-      inner_optimizer: Must be None: the steps are plain SGD with the learnt rates.
-      server_optimizer: Applies the mean gradient, to weights and rates alike.
-
-    Returns:
-      As `build_maml`.
-
-    Raises:
-      ValueError: As `build_maml`, and if there is an `inner_optimizer`.
-      TypeError: As `build_maml`.
-    """
-    if inner_optimizer is not None:
-        raise ValueError("build_meta_sgd steps by the rates it learns; give no inner_optimizer.")
-    federation = Federation(
-        server_optimizer, client_weighting, model_aggregator, metrics_aggregator, roles
-    )
-    plan = plan_local_training(inner_learning_rate, batch_size, inner_epochs, inner_steps, shuffle)
-
-    def meta_sgd(
-        model: Any, examples: Any, seed: tf.Tensor, *, rates: Sequence[tf.Tensor], **settings: Any
-    ) -> LocalUpdate:
-        return maml(
-            model, examples, seed, rule=clipping(SGD(rates), inner_clip_norm), plan=plan, **settings
-        )
-
-    return compose_split_update(
-        model_fn,
-        meta_sgd,
-        federation,
-        support_fraction=support_fraction,
-        split=split,
-        second_order=True,
-        initial_rate=inner_learning_rate,
-    )
-
-
-@at_the_door
-def build_anil(
-    model_fn: ModelFn,
-    *,
-    inner_learning_rate: float,
-    batch_size: int,
-    head_layers: int = 1,
-    inner_epochs: Optional[int] = None,
-    inner_steps: Optional[int] = None,
-    first_order: bool = False,
-    support_fraction: float = 0.5,
-    split: str = "random",
-    shuffle: bool = True,
-    inner_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
-    inner_clip_norm: float = 0.0,
-    server_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
-    client_weighting: tff.learning.ClientWeighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
-    model_aggregator: Optional[Any] = None,
-    metrics_aggregator: Optional[Callable[..., Any]] = None,
-    roles: bool = False,
-) -> tff.learning.templates.LearningProcess:
-    """Builds ANIL (Raghu, Raghu, Bengio and Vinyals, arXiv:1909.09157): MAML that adapts the head.
-
-    The inner steps move the last layers alone; the gradient, second order as in MAML, is by all
-    weights. With all layers in the head it *is* MAML.
-
-    Args:
-      head_layers: How many layers the head has, counted from the end among those that have weights;
-        layers are told apart by the names of their variables. From 1 to all of them.
-
-    Returns:
-      As `build_maml`.
-
-    Raises:
-      ValueError: As `build_maml`, and if the model has fewer layers than `head_layers`.
-      TypeError: As `build_maml`.
-    """
-    federation = Federation(
-        server_optimizer, client_weighting, model_aggregator, metrics_aggregator, roles
-    )
-    plan = plan_local_training(inner_learning_rate, batch_size, inner_epochs, inner_steps, shuffle)
-    with tf.Graph().as_default():  # keeps this model's variables out of the caller's graph
-        head = layers.head_variables(model_fn(), head_layers)
-    update = functools.partial(
-        maml,
-        plan=plan,
-        rule=build_rule(inner_optimizer, inner_learning_rate, inner_clip_norm),
-        first_order=first_order,
-        moving=head,
     )
     return compose_split_update(
         model_fn,

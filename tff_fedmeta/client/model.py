@@ -2,13 +2,14 @@
 
 import collections
 import functools
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, NamedTuple, Optional
 
 import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_fedmeta.client import data as client_data
 from tff_fedmeta.client import minibatches, model_checks
+from tff_fedmeta.client.learned_rates import LearnedRates
 
 ModelFn = Callable[[], tff.learning.models.VariableModel]
 
@@ -17,7 +18,7 @@ class Types(NamedTuple):
     """What a model's computations take.
 
     Attributes:
-      weights: `ModelWeights`, with as many learnt rates behind the trainable weights if there are.
+      weights: `ModelWeights`, with learnt rates behind the trainable weights if there are.
       client: A sequence of one whole-client element.
     """
 
@@ -25,7 +26,9 @@ class Types(NamedTuple):
     client: tff.SequenceType
 
 
-def client_types(model_fn: ModelFn, learned_rates: bool = False, roles: bool = False) -> Types:
+def client_types(
+    model_fn: ModelFn, learned_rates: Optional[LearnedRates] = None, roles: bool = False
+) -> Types:
     """Returns the TFF types of a model's weights and of a client, which may have a role.
 
     Raises:
@@ -38,9 +41,12 @@ def client_types(model_fn: ModelFn, learned_rates: bool = False, roles: bool = F
         model = model_fn()
         weights = tff.learning.models.weights_type_from_model(model)
         spec = client_data.element_spec(model.input_spec, roles)
-    if learned_rates:
+        rates = [] if learned_rates is None else learned_rates.specs(model)
+    if rates:
+        behind = [tff.TensorType(r.dtype.as_numpy_dtype, r.shape) for r in rates]
+        trainable = [*weights.trainable, *behind]
         weights = tff.StructWithPythonType(
-            [("trainable", list(weights.trainable) * 2), ("non_trainable", weights.non_trainable)],
+            [("trainable", trainable), ("non_trainable", weights.non_trainable)],
             tff.learning.models.ModelWeights,
         )
     return Types(weights, tff.SequenceType(tff.types.tensorflow_to_type(spec)))

@@ -10,6 +10,8 @@ from tff_fedmeta.config.schema import rate, setting
 
 SERVER_OPTIMIZERS = ("sgd", "adam", "yogi")
 CLIENT_WEIGHTINGS = ("examples", "uniform")
+PER_WEIGHT, PER_LAYER, PER_STEP_AND_LAYER = "per_weight", "per_layer", "per_step_and_layer"
+INNER_RATES = (PER_WEIGHT, PER_LAYER, PER_STEP_AND_LAYER)
 SERVER_SCHEDULES = ("constant", "linear", "cooldown")
 
 _SCHEDULE = (
@@ -87,7 +89,7 @@ class Reptile(FedAvg):
 
 @dataclasses.dataclass(frozen=True)
 class MAML(FedAvg):
-    """Hyperparameters of MAML, FOMAML and Meta-SGD, whose clients split in training."""
+    """Hyperparameters of MAML and FOMAML, and of every algorithm whose clients split."""
 
     server_optimizer: str = setting(
         "adam", "Optimizer that applies the mean update.", choices=SERVER_OPTIMIZERS
@@ -109,6 +111,24 @@ class MAML(FedAvg):
     def __post_init__(self) -> None:
         checks.check_split(self.support_fraction, self.split)
         super().__post_init__()
+
+
+@dataclasses.dataclass(frozen=True)
+class MetaSGD(MAML):
+    """Hyperparameters of Meta-SGD."""
+
+    inner_learning_rate: float = setting(0.01, "Where the learnt rates start.", at_least=0)
+    inner_rates: str = setting(
+        PER_WEIGHT,
+        "What has a learnt rate of its own; per_step_and_layer needs --inner_steps.",
+        choices=INNER_RATES,
+    )
+    head_warmup: int = setting(
+        0,
+        "First inner steps in which all layers but the last start from the rate 0; needs "
+        "per_step_and_layer.",
+        at_least=0,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """Single clients before and after adapting, for pictures and for a task's own measures."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -11,6 +13,7 @@ from tff_fedmeta import seeds
 from tff_fedmeta.client import data as client_data
 from tff_fedmeta.client import inner_loop, minibatches, support_query
 from tff_fedmeta.client import model as client_model
+from tff_fedmeta.client.learned_rates import learned_rates_of
 from tff_fedmeta.client.meta_gradient import split_and_plan
 from tff_fedmeta.client.rules import SGD, ProximalSGD, Rule
 from tff_fedmeta.config.protocol import AdaptationProtocol
@@ -40,8 +43,9 @@ def build_adapter(
     weights: Any,
     read: Callable[[str], client_data.Arrays],
     chosen: Mapping[str, Any],
-    moving: Optional[Sequence[int]] = None,
+    moving: Sequence[int] | None = None,
     proximal_strength: float = 0.0,
+    learned_rates: bool | str = False,
 ) -> Callable[[str], AdaptedClient]:
     """Returns what adapts to a client as the evaluation does, with the same split and steps.
 
@@ -53,6 +57,7 @@ def build_adapter(
       chosen: {"inner_learning_rate", "steps"} of adaptation; the rate None stands for learnt ones.
       moving: Which of the model's trainable variables adapt; None means all.
       proximal_strength: How strongly the weights are held to the trained ones; 0: they are not.
+      learned_rates: Which learnt rates are behind the weights; see `build_adaptation_eval`.
 
     Returns:
       A function of the id of a client that is large enough to split. All clients share one model,
@@ -60,9 +65,14 @@ def build_adapter(
     """
     model = task.model_fn()
     rates = client_model.assign_weights(model, weights)
-    rule: Rule = SGD(rates or float(chosen["inner_learning_rate"]))
-    if proximal_strength:
+    learned = learned_rates_of(learned_rates)
+    rule: Rule
+    if learned is not None:
+        rule = learned.rule(model, rates)
+    elif proximal_strength:
         rule = ProximalSGD(chosen["inner_learning_rate"], proximal_strength)
+    else:
+        rule = SGD(float(chosen["inner_learning_rate"]))
     variables = model.trainable_variables
     moves = variables if moving is None else [variables[index] for index in moving]
     trained = [tf.identity(variable) for variable in variables]

@@ -204,7 +204,7 @@ def evaluate_adaptation(
     *,
     metric: str = "accuracy",
     higher_is_better: bool = True,
-    learned_rates: bool = False,
+    learned_rates: Union[bool, str] = False,
     head_layers: Optional[int] = None,
     local_layers: Union[str, Sequence[str]] = (),
     proximal_strength: float = 0.0,
@@ -224,7 +224,8 @@ def evaluate_adaptation(
       test_clients: The same for the clients that are measured, once.
       metric: Name of a metric of the model, or "loss".
       higher_is_better: Whether more of it is better.
-      learned_rates: Whether the weights hold learnt rates, to adapt by (Meta-SGD).
+      learned_rates: Which learnt rates the weights hold, to adapt by (Meta-SGD); see
+        `build_adaptation_eval`.
       head_layers: How many layers with weights adapt, counted from the end (ANIL); None means all.
       local_layers: Names of the layers that adapt instead (FedRecon).
       proximal_strength: How strongly adaptation is held to the trained weights (pFedMe), >= 0.

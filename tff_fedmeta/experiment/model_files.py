@@ -13,7 +13,9 @@ import tensorflow as tf
 
 from tff_fedmeta import export
 from tff_fedmeta.client import layers
+from tff_fedmeta.client.learned_rates import learned_rates_of
 from tff_fedmeta.config import ExperimentConfig
+from tff_fedmeta.config.hyperparameters import PER_STEP_AND_LAYER
 from tff_fedmeta.experiment import model_meaning, run_directory
 from tff_fedmeta.experiment.scope import Scope
 from tff_fedmeta.export import keras, tflite
@@ -54,11 +56,13 @@ def export_model(
     how: dict[str, Any] = {**chosen, "batch_size": config.adaptation_batch_size}
     how["adapts"] = scope.in_words()
     keras.to_keras(model, weights, learned_rates=scope.learned_rates)
-    if scope.learned_rates:
-        # Left uncompiled: no Keras optimizer has a rate for each weight, and another would adapt,
-        # but not as it was measured.
-        rates = list(weights.trainable)[len(model.trainable_variables) :]
-        how["learned_rates"] = RATES
+    learned = learned_rates_of(scope.learned_rates)
+    if learned is not None:
+        # Left uncompiled: no Keras optimizer has such rates, and another would adapt, but not as it
+        # was measured.
+        behind = list(weights.trainable)[len(model.trainable_variables) :]
+        rates = learned.by_variable(model, behind)
+        how.update(learned_rates=RATES, inner_rates=learned.kind)
     elif scope.proximal_strength:
         # Left uncompiled too: no Keras optimizer pulls the weights to where they began.
         how["proximal_strength"] = scope.proximal_strength
@@ -104,6 +108,11 @@ def _export_tflite(
 ) -> dict[str, Any]:
     """Writes the TensorFlow Lite file, and returns what `metadata.json` says of it."""
     try:
+        if scope.learned_rates == PER_STEP_AND_LAYER:
+            raise tflite.ConversionError(
+                "its step of adaptation has the same rates every time, but those learnt differ "
+                "from step to step."
+            )
         if scope.proximal_strength:
             raise tflite.ConversionError(
                 "its step of adaptation is plain SGD, which does not hold the weights to the "
@@ -149,8 +158,9 @@ def save(
       keras_model: The trained model.
       directory: Where the files go; made if it is not there.
       metadata: What `metadata.json` says.
-      rates: Learnt rates of adaptation, one array for each of `keras_model.trainable_variables`
-        and of its shape, for `adaptation_rates.npz`, in that order; None: there are none.
+      rates: Learnt rates of adaptation for `adaptation_rates.npz`, an array for each of
+        `keras_model.trainable_variables` in their order, as `LearnedRates.by_variable` has them;
+        None: there are none.
     """
     directory.mkdir(parents=True, exist_ok=True)
     aside = directory / "partial.keras"

@@ -122,6 +122,7 @@ def run(
             adapted["chosen"],
             scope.moving(task.model_fn),
             scope.proximal_strength,
+            scope.learned_rates,
         )
         ids = [client["client_id"] for client in adapted["clients"]]
         if task.measures is not None:

@@ -14,13 +14,14 @@ class Scope(NamedTuple):
     """What moves when a client adapts.
 
     Attributes:
-      learned_rates: Whether the weights have learnt rates behind them, to adapt by.
+      learned_rates: Which learnt rates the weights have behind them, to adapt by, one of
+        `INNER_RATES` or True for the first; False: none.
       head_layers: How many layers with weights adapt, counted from the end; None means all.
       proximal_strength: How strongly the weights are held to the trained ones; 0: they are not.
       local_layers: Names of the layers that adapt, in the place of the last ones.
     """
 
-    learned_rates: bool = False
+    learned_rates: bool | str = False
     head_layers: int | None = None
     proximal_strength: float = 0.0
     local_layers: tuple[str, ...] = ()
@@ -57,4 +58,6 @@ def scope_of(config: ExperimentConfig, algorithm: str) -> Scope:
         return Scope(local_layers=names) if names else Scope(head_layers=values["head_layers"])
     if adapts == "proximal" and config.adaptation == "own":
         return Scope(proximal_strength=values["proximal_strength"])
-    return Scope(learned_rates=adapts == "rates")
+    if adapts == "rates":
+        return Scope(learned_rates=values.get("inner_rates", True))
+    return Scope()

@@ -1,12 +1,12 @@
 """Trained weights back into Keras."""
 
-from typing import Any
+from typing import Any, Union
 
 import tensorflow as tf
 
 
 def to_keras(
-    keras_model: tf.keras.Model, model_weights: Any, learned_rates: bool = False
+    keras_model: tf.keras.Model, model_weights: Any, learned_rates: Union[bool, str] = False
 ) -> tf.keras.Model:
     """Puts the weights of a learning process into a Keras model.
 
@@ -16,8 +16,9 @@ def to_keras(
     Args:
       keras_model: A built Keras model of the same architecture; its weights are replaced.
       model_weights: A `tff.learning.models.ModelWeights`, e.g. from `process.get_model_weights`.
-      learned_rates: Whether `trainable` holds n learnt rates behind the n weights (Meta-SGD). The
-        weights are taken, the rates are not.
+      learned_rates: Which learnt rates `trainable` holds behind the n weights (Meta-SGD): True or
+        "per_weight" for n tensors, "per_layer" or "per_step_and_layer" for one. The weights are
+        taken, the rates are not.
 
     Returns:
       `keras_model`.
@@ -28,9 +29,12 @@ def to_keras(
     trainable = list(model_weights.trainable)
     non_trainable = list(model_weights.non_trainable)
     variables = keras_model.trainable_variables
-    expected = len(variables) * (2 if learned_rates else 1)
+    per_weight = learned_rates in (True, "per_weight")
+    expected = len(variables) * (2 if per_weight else 1) + bool(learned_rates and not per_weight)
     if len(trainable) != expected:
-        rates = " and as many learnt rates" if learned_rates else ""
+        rates = " with the learnt rates" if learned_rates else ""
+        if per_weight:
+            rates = " and as many learnt rates"
         twice = len(trainable) == 2 * len(variables)
         hint = " If half of them are learnt rates, give learned_rates=True." if twice else ""
         raise ValueError(

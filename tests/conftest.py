@@ -32,6 +32,7 @@ SLOW_MODULES = frozenset(
         "test_documents",
         "test_export",
         "test_meta_gradients",
+        "test_notebook_runtime",
         "test_package",
         "test_plugins",
         "test_ray_runtime",

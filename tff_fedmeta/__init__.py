@@ -56,6 +56,7 @@ _PUBLIC = {
     "to_keras": "export.keras",
     "to_tflite": "export.tflite",
     "train_locally": "client.inner_loop:train",
+    "use_local_runtime": "runtime.default_context",
     "worker_runtime": "runtime.worker",
 }
 

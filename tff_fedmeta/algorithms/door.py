@@ -12,6 +12,7 @@ import tensorflow_federated as tff
 
 from tff_fedmeta.client import tracing
 from tff_fedmeta.client.examination import examine
+from tff_fedmeta.runtime import default_context
 
 _Builder = TypeVar("_Builder", bound=Callable[..., Any])
 
@@ -36,6 +37,7 @@ def at_the_door(build: _Builder) -> _Builder:
         for name, value in arguments.items():
             if name in _CHECKS:
                 _CHECKS[name](name, value)
+        default_context.watch()
         with tracing.as_found():
             if "model_fn" in arguments:
                 examine(arguments["model_fn"])

@@ -10,7 +10,6 @@ A checkpoint is written in `checkpoints/partial` and renamed when it is whole.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import shutil
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 import tensorflow_federated as tff
 
 from tff_fedmeta.experiment import run_directory
+from tff_fedmeta.experiment.event_loop import LoopThread
 
 _LOG = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Checkpoint(NamedTuple):
 class Checkpoints:
     """The checkpoints in one directory, of which the newest two are kept."""
 
-    def __init__(self, directory: Path, loop: asyncio.AbstractEventLoop):
+    def __init__(self, directory: Path, loop: LoopThread):
         """Opens a directory and removes what a killed run left half written.
 
         Args:
@@ -95,7 +95,7 @@ class Checkpoints:
     def _load(self, round_num: int, structure: Any) -> Any:
         manager = tff.program.FileProgramStateManager(self._directory, prefix=_PREFIX)
         try:
-            return self._loop.run_until_complete(manager.load(round_num, structure))
+            return self._loop.run(manager.load(round_num, structure))
         except Exception as error:  # whatever TensorFlow makes of a file of another version
             raise CheckpointError(
                 f"{self._path(round_num)} is whole but is not a state that this version can "
@@ -117,7 +117,7 @@ class Checkpoints:
         )
         written = self._partial / self._path(round_num).name
         with run_directory.writing(self._path(round_num)):
-            self._loop.run_until_complete(manager.save(state, round_num))
+            self._loop.run(manager.save(state, round_num))
             (written / _ROWS).write_bytes(rows.encode())
             sums = {"round": round_num, "files": run_directory.checksums(written)}
             (written / _CHECKSUMS).write_text(json.dumps(sums, indent=2))

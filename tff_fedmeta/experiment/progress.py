@@ -1,9 +1,11 @@
-"""Progress bars by tqdm: one that moves on a terminal, lines now and then in a file or a pipe."""
+"""Progress bars by tqdm: on a terminal, in a notebook, or as lines in a file or a pipe."""
 
 import sys
 from typing import Any
 
 import tqdm
+import tqdm.auto
+import tqdm.notebook
 
 
 class _Lines:
@@ -19,7 +21,7 @@ class _Lines:
 
 
 def bar(total: int, title: str, unit: str, done: int = 0) -> Any:
-    """Returns a `tqdm.tqdm`.
+    """Returns a `tqdm.tqdm`; a notebook's widget where `tqdm.auto` finds one.
 
     Args:
       total: How many there are.
@@ -27,12 +29,12 @@ def bar(total: int, title: str, unit: str, done: int = 0) -> Any:
       unit: What is counted, e.g. "round".
       done: How many were done before.
     """
+    what: dict[str, Any] = dict(total=total, initial=done, desc=title, unit=unit)
+    if issubclass(tqdm.auto.tqdm, tqdm.notebook.tqdm_notebook):
+        return tqdm.auto.tqdm(**what)
     terminal = sys.stderr.isatty()
     return tqdm.tqdm(
-        total=total,
-        initial=done,
-        desc=title,
-        unit=unit,
+        **what,
         mininterval=0.5 if terminal else 10.0,
         file=sys.stderr if terminal else _Lines(),
     )

@@ -1,6 +1,5 @@
 """The round loop: sample a cohort, run a round, evaluate, record, checkpoint, resume."""
 
-import asyncio
 import contextlib
 import io
 import logging
@@ -13,6 +12,7 @@ import pandas as pd
 import tensorflow_federated as tff
 
 from tff_fedmeta.experiment import checkpoints, divergence, progress, run_directory
+from tff_fedmeta.experiment.event_loop import LoopThread
 
 _LOG = logging.getLogger(__name__)
 
@@ -143,8 +143,7 @@ class _Records:
     """Writes one algorithm's rows and checkpoints; does nothing if `directory` is None."""
 
     def __init__(self, directory: Optional[Path]):
-        # A loop of its own: `asyncio.run` would take the thread's away, which TFF's loops need.
-        self._loop = asyncio.new_event_loop()
+        self._loop = LoopThread()
         self._directory = directory
         self.rows: list[Mapping[str, Any]] = []
         if directory is not None:
@@ -183,7 +182,7 @@ class _Records:
         """Adds a round's row, which is in the file from the next checkpoint on."""
         if self._directory is not None:
             self.rows.append({"round": round_num, **row})
-            self._loop.run_until_complete(self._board.release(row, round_num))
+            self._loop.run(self._board.release(row, round_num))
 
     def add_checkpoint(self, state: Any, round_num: int) -> None:
         """Keeps a state with the rows that led to it, and writes the rows' file.
@@ -198,7 +197,6 @@ class _Records:
             self._checkpoints.drop_old()
 
     def close(self) -> None:
-        self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
 
 

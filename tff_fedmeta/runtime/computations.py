@@ -42,7 +42,7 @@ def split(computation: tff.Computation) -> Any:
         results = tff_values.leaf_types(signature.result)
         if not all(isinstance(leaf, tff.TensorType) for leaf in results):
             raise TypeError("A dataset cannot be a result.")
-        if not _has_clients(signature.parameter):
+        if not has_clients(signature.parameter):
             return ServerComputation(computation)
         if _is_placed(signature.result, tff.CLIENTS):
             return ClientMap(computation)
@@ -265,5 +265,6 @@ def _is_placed(type_spec: Any, placement: Any) -> bool:
     return isinstance(type_spec, tff.FederatedType) and type_spec.placement is placement
 
 
-def _has_clients(parameter: Any) -> bool:
+def has_clients(parameter: Any) -> bool:
+    """Whether a computation with this parameter takes values of clients."""
     return any(_is_placed(field, tff.CLIENTS) for field in _fields(parameter))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import contextlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, Callable, Protocol
 
 from tff_fedmeta.runtime import references
@@ -49,8 +50,11 @@ class ThreadEngine:
         self._pool = concurrent.futures.ThreadPoolExecutor(num_threads, "client")
         self._lock = threading.Lock()
 
-    def map(self, work: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
-        """Yields the result of each task, in their order."""
+    def map(self, work: Callable[[Any], Any], tasks: Sequence[Any]) -> Generator[Any, None, None]:
+        """Yields the result of each task, in their order.
+
+        After an interrupt or an error the tasks that are being worked on are stopped.
+        """
         waiting: collections.deque[concurrent.futures.Future] = collections.deque()
         try:
             for task in tasks:
@@ -58,18 +62,18 @@ class ThreadEngine:
                 task = references.loaded(task)
                 waiting.append(self._pool.submit(self._timed, work, task))
                 if len(waiting) >= self._ahead:
-                    yield waiting.popleft().result()
+                    yield _first(waiting)
             while waiting:
-                yield waiting.popleft().result()
+                yield _first(waiting)
         finally:
-            for future in waiting:
-                future.cancel()
+            _drop(work, waiting)
 
     def reduce(self, work: CohortWork, tasks: Sequence[Any]) -> Any:
         """Returns the tasks' results, merged in the order of `TreeSum`; None if there are none."""
         total: TreeSum[Any] = TreeSum(work.merge)
-        for result in self.map(work, tasks):
-            total.add(result)
+        with contextlib.closing(self.map(work, tasks)) as results:
+            for result in results:
+                total.add(result)
         return total.total()
 
     def client_clock(self) -> float:
@@ -92,3 +96,19 @@ class ThreadEngine:
             seconds = time.perf_counter() - start
             with self._lock:
                 self._client_seconds += seconds
+
+
+def _first(waiting: collections.deque[concurrent.futures.Future]) -> Any:
+    """Takes the first future's result; the future stays there if waiting for it is interrupted."""
+    result = waiting[0].result()
+    waiting.popleft()
+    return result
+
+
+def _drop(work: Any, waiting: Sequence[concurrent.futures.Future]) -> None:
+    """Gives futures up: nothing begins any more, and what has begun stops at its next step."""
+    begun = [future for future in waiting if not future.cancel()]
+    while not all(future.done() for future in begun):
+        if hasattr(work, "stop"):
+            work.stop()
+        concurrent.futures.wait(begun, timeout=0.1)

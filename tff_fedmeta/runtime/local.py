@@ -36,7 +36,10 @@ def local_runtime(*, num_threads: int | None = None) -> Iterator[execution_conte
 
     Entering makes it TFF's current execution context; leaving waits for the clients that are being
     worked on and brings the previous context back. TFF's contexts belong to a thread: computations
-    called in another thread do not see this one.
+    called in another thread do not see this one (`use_local_runtime()` is for all threads).
+
+    An interrupt (Ctrl-C) or an error stops the clients that are being worked on at their next step,
+    and leaves the runtime usable.
 
     Results do not depend on the number of threads, if this package is imported before TensorFlow is
     first used. Learning processes, aggregation processes and evaluations run here, under all of
@@ -53,19 +56,28 @@ def local_runtime(*, num_threads: int | None = None) -> Iterator[execution_conte
     Raises:
         ValueError: If `num_threads` is out of range.
     """
-    threads = usable_cores() if num_threads is None else num_threads
-    if threads < 1:
-        raise ValueError(f"num_threads must be at least 1, not {threads}.")
+    context = open_context(num_threads)
     import tensorflow_federated as tff
 
-    from tff_fedmeta.runtime import engine, execution_context
-
-    context = execution_context.EngineContext(engine.ThreadEngine(threads))
     try:
         with tff.framework.get_context_stack().install(context):
             yield context
     finally:
         context.close()
+
+
+def open_context(num_threads: int | None) -> execution_context.EngineContext:
+    """Returns a context of this many threads, which its owner closes; None: one for each core.
+
+    Raises:
+        ValueError: If `num_threads` is out of range.
+    """
+    threads = usable_cores() if num_threads is None else num_threads
+    if threads < 1:
+        raise ValueError(f"num_threads must be at least 1, not {threads}.")
+    from tff_fedmeta.runtime import engine, execution_context
+
+    return execution_context.EngineContext(engine.ThreadEngine(threads))
 
 
 def usable_cores() -> int:

@@ -50,9 +50,10 @@ class Program:
         """Returns the fetches' NumPy values for the feeds' values."""
         if not self._options.fetch:
             return []
-        if not hasattr(self._of_thread, "run"):
-            self._of_thread.run = self._new_session()
-        results = self._of_thread.run(*values)
+        of_thread = self._of_thread  # which `stop` replaces
+        if not hasattr(of_thread, "run"):
+            of_thread.run = self._new_session()
+        results = of_thread.run(*values)
         for result in results:
             if isinstance(result, np.ndarray):
                 result.setflags(write=False)  # the memory may be that of a constant
@@ -68,6 +69,18 @@ class Program:
     def __reduce__(self) -> Any:
         graph = self._graph.as_graph_def().SerializeToString(deterministic=True)
         return _unpickled, (graph, *self._names)
+
+    def stop(self) -> None:
+        """Ends the calls that other threads are in, which raise an error at their next step.
+
+        A session that is closed cancels what it runs, and every loop of a graph looks for that
+        before it goes round again. Later calls get sessions of their own.
+        """
+        with self._lock:
+            self._of_thread = threading.local()
+            stopped, self._sessions = self._sessions, []
+        for session in stopped:
+            session.close()
 
     def close(self) -> None:
         """Frees the sessions and their variables."""

@@ -35,6 +35,11 @@ class Work:
     feeds: ClientFeeds
     context: Sequence[np.ndarray]
 
+    def stop(self) -> None:
+        """Ends the calls that other threads are in, which raise an error at their next step."""
+        for program in self.programs:
+            program.stop()
+
 
 class ClientWork(Work):
     """A program (context, client) -> result. A task is one client, a list of leaves."""

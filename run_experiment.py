@@ -22,7 +22,7 @@ from tff_fedmeta.command_line.configuration import configuration
 from tff_fedmeta.command_line.help import data_sets_in_words, help_text
 from tff_fedmeta.config import ExperimentConfig
 from tff_fedmeta.experiment import requirements, run_directory
-from tff_fedmeta.runtime import worker, worker_process
+from tff_fedmeta.runtime import worker
 from tff_fedmeta.runtime.cluster.protocol import ClusterError
 from tff_fedmeta.runtime.ray import installed as ray_installed
 from tff_fedmeta.runtime.ray.context import ray_runtime
@@ -213,7 +213,7 @@ def _run(prepared: _Prepared) -> int:
     except divergence.AllDivergedError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
-    except (worker_process.WorkerError, ClusterError) as error:
+    except (worker.WorkerError, ClusterError) as error:
         print(f"Error: {error}\nThe same command continues this run.", file=sys.stderr)
         return 1
     print(f"\n{table}")

@@ -8,14 +8,13 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 # TFF has no public name for the clients' part of FedSGD, without which no client can attack it.
-from tensorflow_federated.python.learning.algorithms import fed_sgd
-
 from tff_fedmeta import checks
 from tff_fedmeta.algorithms import client_roles, composition
 from tff_fedmeta.algorithms.door import at_the_door
 from tff_fedmeta.client import minibatches, rules
 from tff_fedmeta.client import model as client_model
 from tff_fedmeta.client.model import ModelFn
+from tff_fedmeta.runtime import tff_private
 
 # How TFF's clients walk their batches: the same steps as with its default, which prepares the graph
 # of a step anew for every client, a second for an LSTM.
@@ -182,11 +181,8 @@ def build_fedsgd(
     server_optimizer = server_optimizer or tff.learning.optimizers.build_sgdm(0.1)
     cut_into_batches = _cutter(model_fn, batch_size, False, budget, roles)
     if roles:
-        work = fed_sgd._build_fed_sgd_client_work(
-            model_fn,
-            metrics_aggregator or tff.learning.metrics.sum_then_finalize,
-            loop_implementation=_LOOP,
-        )
+        metrics_aggregator = metrics_aggregator or tff.learning.metrics.sum_then_finalize
+        work = tff_private.fed_sgd_client_work(model_fn, metrics_aggregator, _LOOP)
         work = client_roles.corrupting(work, cut_into_batches)
         return composition.compose(model_fn, work, server_optimizer, model_aggregator)
     process = tff.learning.algorithms.build_fed_sgd(

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
-from tensorflow_federated.python.core.impl.types import type_conversions
+
+from tff_fedmeta.runtime import tff_private
 
 from tff_fedmeta.runtime.references import is_reference
 
@@ -130,7 +131,7 @@ def _as_dataset(value: Any) -> tf.data.Dataset:
 
 def pack(leaves: Sequence[Any], type_spec: Any) -> Any:
     """Returns the value of a type whose leaves these are, in the type's Python containers."""
-    return type_conversions.type_to_py_container(_struct(iter(leaves), type_spec), type_spec)
+    return tff_private.to_python_containers(_struct(iter(leaves), type_spec), type_spec)
 
 
 def _struct(leaves: Iterator[Any], type_spec: Any) -> Any:

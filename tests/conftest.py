@@ -79,6 +79,18 @@ def make_keras_model():
     return tf.keras.Sequential([tf.keras.Input([6]), dense(8, "tanh", seed=1), dense(3, seed=3)])
 
 
+def save_digits_model(directory):
+    """Saves a small network for the ten digits as a file for --model; its path.
+
+    TensorFlow prepares its graphs in a tenth of the time of EMNIST's own network.
+    """
+    path = directory / "digits.keras"
+    tf.keras.Sequential(
+        [tf.keras.Input([28, 28]), tf.keras.layers.Flatten(), dense(12, "tanh"), dense(10, seed=2)]
+    ).save(path)
+    return path
+
+
 def as_model_fn(make_keras_model, input_spec=INPUT_SPEC):
     return lambda: tff.learning.models.from_keras_model(
         make_keras_model(),

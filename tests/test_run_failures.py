@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import save_digits_model
 from tff_files import write_database
 
 import run_experiment
@@ -37,13 +38,14 @@ FAILING = [
 def cache(tmp_path_factory):
     directory = tmp_path_factory.mktemp("cache")
     write_database(directory / emnist.FILE_NAME)
+    save_digits_model(directory)
     return directory
 
 
 def run(cache, output_dir, *more):
-    return run_experiment.main(
-        ["run_experiment.py", *SMALL, f"--cache_dir={cache}", f"--output_dir={output_dir}", *more]
-    )
+    model = f"--model={cache / 'digits.keras'}"
+    where = [f"--cache_dir={cache}", f"--output_dir={output_dir}"]
+    return run_experiment.main(["run_experiment.py", *SMALL, model, *where, *more])
 
 
 @pytest.fixture(scope="module")

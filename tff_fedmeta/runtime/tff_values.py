@@ -9,7 +9,6 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_fedmeta.runtime import tff_private
-
 from tff_fedmeta.runtime.references import is_reference
 
 

@@ -69,6 +69,7 @@ class _Prepared(NamedTuple):
       seconds: How long loading the data took.
       formats: What trained models are written as.
       load: Loads the task of a repetition, whose network starts from its own seed.
+      open_reader: Returns, for a repetition, what opens its clients in another process.
       ray_address: Of the cluster that clients are computed on, where there is one.
     """
 
@@ -80,6 +81,7 @@ class _Prepared(NamedTuple):
     seconds: float
     formats: Sequence[str]
     load: Callable[[ExperimentConfig], datasets.Task]
+    open_reader: Callable[[ExperimentConfig], Callable[[], Any]]
     ray_address: Optional[str]
 
 
@@ -135,9 +137,27 @@ def _prepare(argv: Sequence[str]) -> Optional[_Prepared]:
     made = run_directory.missing(output_dir)
     lock = run_directory.claim(config, output_dir, task.assets)
     load = functools.partial(_load, values=values)
-    address = values["ray_address"]
-    formats = values["export"]
-    return _Prepared(lock, config, task, output_dir, made, seconds, formats, load, address)
+    opening = functools.partial(_open_reader, values=values)
+    how = values["export"], load, opening, values["ray_address"]
+    return _Prepared(lock, config, task, output_dir, made, seconds, *how)
+
+
+def _open_reader(config: ExperimentConfig, values: Mapping[str, Any]) -> Callable[[], Any]:
+    """Returns what opens a run's clients in another process; it can be pickled."""
+    opening = functools.partial(datasets.open_reader, config.dataset, _request(config, values))
+    return plugins.Sent(values["plugin"], opening) if values["plugin"] else opening
+
+
+def _request(config: ExperimentConfig, values: Mapping[str, Any]) -> datasets.Request:
+    directory = values["cache_dir"]
+    return datasets.Request(
+        data_source=config.data_source,
+        # Other processes may be started elsewhere.
+        cache_dir=directory and Path(directory).expanduser().absolute(),
+        seed=config.seed,
+        num_test_clients=config.num_test_clients,
+        options=config.task_options,
+    )
 
 
 def _check_runtime(name: str, ray_address: Optional[str]) -> None:
@@ -153,12 +173,8 @@ def _load(config: ExperimentConfig, values: Mapping[str, Any]) -> datasets.Task:
     left_open = values["clients_per_round"] is None
     task = datasets.load(
         config.dataset,
-        datasets.Request(
-            data_source=config.data_source,
-            cache_dir=values["cache_dir"],
-            seed=config.seed,
-            num_test_clients=config.num_test_clients,
-            options=config.task_options,
+        dataclasses.replace(
+            _request(config, values),
             check_clients=functools.partial(requirements.check_clients, config, left_open),
         ),
     )
@@ -183,8 +199,9 @@ def _say_finished(output_dir: Path) -> None:
 
 
 def _run(prepared: _Prepared) -> int:
-    from tff_fedmeta.client import model_checks
+    from tff_fedmeta.client import model_checks, source
     from tff_fedmeta.experiment import divergence, report, run, summary
+    from tff_fedmeta.runtime.cluster import parcel
 
     config, task, output_dir = prepared.config, prepared.task, prepared.output_dir
     print(
@@ -195,17 +212,30 @@ def _run(prepared: _Prepared) -> int:
     )
     try:
         with RUNTIMES[config.runtime](prepared) as context:
-            clock = getattr(context, "client_clock", None)
+            told = {
+                "client_clock": getattr(context, "client_clock", None),
+                "runtime_figures": getattr(context, "figures", None),
+            }
             if config.repetitions > 1:
-                table = _repeat(prepared, clock)
+                table = _repeat(prepared, told)
             else:
-                table = run.run(config, task, output_dir, prepared.seconds, clock, prepared.formats)
+                table = run.run(
+                    config,
+                    task,
+                    output_dir,
+                    prepared.seconds,
+                    formats=prepared.formats,
+                    open_reader=prepared.open_reader(config),
+                    **told,
+                )
     except (
         summary.NothingToMeasureError,
         model_checks.ModelError,
         requirements.BuildError,
         run_directory.RunDirectoryError,
         datasets.DataError,  # a client of a file that cannot be read
+        source.ClientSourceError,
+        parcel.UnsendableError,
         RayStartError,
     ) as error:
         print(f"Error: {error}", file=sys.stderr)
@@ -225,8 +255,13 @@ def _run(prepared: _Prepared) -> int:
     return 0
 
 
-def _repeat(prepared: _Prepared, clock: Optional[Callable[[], float]]) -> str:
-    """Runs every repetition in a directory of its own, and compares over all of them."""
+def _repeat(prepared: _Prepared, told: Mapping[str, Any]) -> str:
+    """Runs every repetition in a directory of its own, and compares over all of them.
+
+    Args:
+      prepared: What is to be run.
+      told: What the runtime tells of its rounds, as `run.run` takes it.
+    """
     from tff_fedmeta.experiment import report, run
 
     config, output_dir = prepared.config, prepared.output_dir
@@ -243,7 +278,14 @@ def _repeat(prepared: _Prepared, clock: Optional[Callable[[], float]]) -> str:
         )
         task = prepared.load(repetition)
         with run_directory.claim(repetition, directory, task.assets):
-            run.run(repetition, task, directory, client_clock=clock, formats=prepared.formats)
+            run.run(
+                repetition,
+                task,
+                directory,
+                formats=prepared.formats,
+                open_reader=prepared.open_reader(repetition),
+                **told,
+            )
     table = report.write_comparison(config, prepared.task, output_dir, directories)
     run_directory.finish(output_dir)
     return table
@@ -253,7 +295,7 @@ def _repeat(prepared: _Prepared, clock: Optional[Callable[[], float]]) -> str:
 RUNTIMES: dict[str, Callable[[_Prepared], Any]] = {
     "local": lambda prepared: runtime.local_runtime(),
     "worker": lambda prepared: worker.worker_runtime(log_file=prepared.output_dir / "worker.log"),
-    "ray": lambda prepared: ray_runtime(prepared.ray_address),
+    "ray": lambda prepared: ray_runtime(prepared.ray_address, modules=[datasets]),
 }
 
 

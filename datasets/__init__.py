@@ -5,7 +5,7 @@ Importing this package imports no TensorFlow, so that `--help` answers at once.
 
 from datasets.data_set import About, DataSet, Request
 from datasets.options import OptionRow, Options, option
-from datasets.registry import DATASETS, describe_options, load, register
+from datasets.registry import DATASETS, describe_options, load, open_reader, register
 from datasets.task import DataError, Meaning, Measures, Task, initializer_seeds, split_clients
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "describe_options",
     "initializer_seeds",
     "load",
+    "open_reader",
     "option",
     "register",
     "split_clients",

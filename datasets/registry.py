@@ -126,6 +126,11 @@ def load(name: str, request: Request | None = None) -> Task:
     return task
 
 
+def open_reader(name: str, request: Request) -> Callable[[str], tuple[Any, Any]]:
+    """Returns what reads a data set's clients, for a process that needs nothing else of it."""
+    return load(name, request).read_client
+
+
 def describe_options(name: str) -> list[OptionRow]:
     """Returns a row for each option of a data set: name, kind, default, range and help."""
     return DATASETS[name].describe_options()

@@ -19,6 +19,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 SLOW_MODULES = frozenset(
     {
         "test_benchmarks",
+        "test_client_source",
         "test_cluster",
         "test_damage",
         "test_datasets_contract",

@@ -274,7 +274,7 @@ def test_an_arrays_memory_travels_beside_the_rest():
 
 
 def test_a_worker_needs_no_tff():
-    modules = ["runtime.ray.remote", "runtime.cluster.tasks", "runtime.engine"]
+    modules = ["runtime.ray.remote", "runtime.cluster.tasks", "runtime.engine", "client.source"]
     code = "; ".join(f"import tff_fedmeta.{name}" for name in modules)
     code += "; import sys; assert 'tensorflow' in sys.modules"
     code += "; sys.exit('tensorflow_federated' in sys.modules)"

@@ -17,6 +17,7 @@ os.environ.setdefault("TF_OVERRIDE_GLOBAL_THREADPOOL", "1")
 _PUBLIC = {
     "ALGORITHMS": "algorithms.registry",
     "AdaptationProtocol": "config.protocol",
+    "ClientSource": "client.source",
     "FedAvgHyperparameters": "config.hyperparameters:FedAvg",
     "LocalUpdate": "client.meta_gradient",
     "Rule": "client.rules",

@@ -6,9 +6,11 @@ A plug-in runs with all rights of the user who names it; it may register data se
 import hashlib
 import importlib.util
 import sys
+import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tff_fedmeta.algorithms import registry
 
@@ -41,6 +43,33 @@ def load(paths: Sequence[str]) -> dict[str, str]:
             _loaded[path] = digest
         hashes[path.name] = digest
     return hashes
+
+
+class Sent:
+    """Plug-ins on their way to another process, and what is to be called there after them."""
+
+    def __init__(self, paths: Sequence[str], then: Callable[[], Any]):
+        """Reads the files.
+
+        Args:
+          paths: Plug-ins that are loaded here.
+          then: What is called.
+        """
+        self._files = [
+            (path, path.read_bytes()) for path in (Path(p).expanduser().resolve() for p in paths)
+        ]
+        self._then = then
+
+    def __call__(self) -> Any:
+        """Loads the plug-ins, which may be there, or are written to a temporary directory."""
+        for path, content in self._files:
+            if hashlib.sha256(content).hexdigest() in _loaded.values():
+                continue
+            if not (path.is_file() and path.read_bytes() == content):
+                path = Path(tempfile.mkdtemp(prefix="plugin-")) / path.name
+                path.write_bytes(content)
+            load([str(path)])
+        return self._then()
 
 
 def _import(path: Path) -> None:

@@ -16,6 +16,7 @@ from tff_fedmeta import seeds
 from tff_fedmeta.algorithms import adaptation
 from tff_fedmeta.client import data as client_data
 from tff_fedmeta.client import layers
+from tff_fedmeta.client import source as client_source
 from tff_fedmeta.client.model import ModelFn
 from tff_fedmeta.config.protocol import AdaptationProtocol
 from tff_fedmeta.experiment import progress, summary
@@ -73,8 +74,8 @@ def adaptation_curves(
     for start in range(0, len(client_ids), _CLIENTS_PER_CALL):
         chunk = client_ids[start : start + _CLIENTS_PER_CALL]
         clients = [
-            client_data.client_dataset(
-                *read(client), seed=seeds.stream_seed(protocol.seed, "adaptation", client)
+            client_source.client_of(
+                read, client, seeds.stream_seed(protocol.seed, "adaptation", client)
             )
             for client in chunk
         ]

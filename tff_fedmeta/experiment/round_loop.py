@@ -17,7 +17,14 @@ from tff_fedmeta.experiment.event_loop import LoopThread
 _LOG = logging.getLogger(__name__)
 
 # What the progress bar shows -> the column it comes from.
-_SHOWN = {"loss": "train/loss", "accuracy": "train/accuracy", "seconds": "seconds"}
+_SHOWN = {
+    "loss": "train/loss",
+    "accuracy": "train/accuracy",
+    "seconds": "seconds",
+    "cores": "runtime/cores",
+    "clients/s": "runtime/clients_per_second",
+    "bytes sent": "runtime/bytes_sent",
+}
 
 _ROWS = "metrics.csv"
 
@@ -38,6 +45,7 @@ def train(
     rounds_per_evaluation: int = 1,
     rounds_per_checkpoint: int = 1,
     client_clock: Optional[Callable[[], float]] = None,
+    runtime_figures: Optional[Callable[[], Mapping[str, float]]] = None,
     runs_empty: bool = False,
     figures_of_round: Optional[Callable[[int], Mapping[str, Any]]] = None,
 ) -> Any:
@@ -59,6 +67,8 @@ def train(
       rounds_per_evaluation: Rounds between evaluations; the last round is evaluated too.
       rounds_per_checkpoint: Rounds between checkpoints; the last round is kept too.
       client_clock: Returns the seconds spent on clients so far, as `local_runtime` tells them.
+      runtime_figures: Returns named figures of the last round, such as cores in use, as
+        `ray_runtime` tells them: columns under "runtime/".
       runs_empty: Whether a round to which no client contributes changes the state all the same: one
         with noise for privacy does.
       figures_of_round: Round number -> more columns of its row, a pure function.
@@ -86,7 +96,10 @@ def train(
                 start = _times(client_clock)
                 state, row = _next(process, state, clients_of_round(round_num), runs_empty)
                 seconds = {name: now - start[name] for name, now in _times(client_clock).items()}
-                figures = figures_of_round(round_num) if figures_of_round is not None else {}
+                figures = dict(figures_of_round(round_num)) if figures_of_round else {}
+                if runtime_figures is not None and row is not _NOTHING:
+                    named = runtime_figures()
+                    figures.update({f"runtime/{name}": named[name] for name in named})
                 row = {**labels, **row, **figures, **seconds}
                 if _none_contributed(row):
                     so = "It made a step of noise." if runs_empty else "The model stays as it was."

@@ -3,12 +3,13 @@
 import functools
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Callable, Optional
 
 from tff_fedmeta import export
 from tff_fedmeta.client import data as client_data
+from tff_fedmeta.client.source import ClientSource
 from tff_fedmeta.config import ExperimentConfig
 from tff_fedmeta.experiment import (
     adapted_client,
@@ -34,6 +35,8 @@ def run(
     data_seconds: float = 0.0,
     client_clock: Optional[Callable[[], float]] = None,
     formats: Collection[str] = (export.KERAS,),
+    runtime_figures: Optional[Callable[[], Mapping[str, float]]] = None,
+    open_reader: Optional[Callable[[], Any]] = None,
 ) -> str:
     """Runs an experiment, continuing one that was interrupted, and writes all of its files.
 
@@ -46,6 +49,9 @@ def run(
       data_seconds: How long making the task took, for `timings.json`.
       client_clock: Tells the seconds spent on clients, where the runtime knows them.
       formats: What trained models are written as, of `export.FORMATS`.
+      runtime_figures: Tells named figures of the last round, where the runtime knows any.
+      open_reader: Returns what the task's `read_client` is, in another process; only needed where
+        the runtime has other processes.
 
     Returns:
       The comparison table, in Markdown.
@@ -53,7 +59,9 @@ def run(
     Raises:
       AllDivergedError: If no algorithm has a result, so that there is nothing to compare.
     """
-    read = client_data.cached_reader(task.read_client)
+    read: Any = client_data.cached_reader(task.read_client)
+    if config.runtime != "worker":  # TFF's knows datasets alone
+        read = ClientSource(open_reader or (lambda: task.read_client), read=task.read_client)
     protocol = config.protocol(task.split)
     scopes = {name: scope_of(config, name) for name in config.algorithms}
     evaluators_of = {  # one for all algorithms that adapt alike
@@ -69,7 +77,7 @@ def run(
         scope = scopes[algorithm]
         evaluators = evaluators_of[scope]
         weights = train.train_algorithm(
-            config, task, algorithm, read, evaluators, directory, client_clock
+            config, task, algorithm, read, evaluators, directory, client_clock, runtime_figures
         )
         # From the rows, so that a continued run accounts for its first part too.
         metrics = results.read_metrics(directory)

@@ -2,16 +2,17 @@
 
 import functools
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Callable, Optional
 
 import numpy as np
-import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_fedmeta import seeds
 from tff_fedmeta.aggregation import privacy
 from tff_fedmeta.client import data as client_data
+from tff_fedmeta.client import source as client_source
 from tff_fedmeta.config import ExperimentConfig, failures
 from tff_fedmeta.experiment import cohorts, evaluation, round_loop, summary
 from tff_fedmeta.experiment.process import build_process
@@ -32,6 +33,7 @@ def train_algorithm(
     evaluators: evaluation.Evaluators,
     directory: Optional[Path] = None,
     client_clock: Optional[Callable[[], float]] = None,
+    runtime_figures: Optional[Callable[[], Mapping[str, float]]] = None,
 ) -> Any:
     """Trains one algorithm, recording into `directory` if given, and returns its weights."""
     guarantee = guarantee_of(config, len(task.train_clients))
@@ -51,18 +53,17 @@ def train_algorithm(
     monitor = list(evaluators.values())[len(evaluators) // 2]
     monitored = task.validation_clients[:_MONITORED_CLIENTS]
 
-    def clients_of_round(round_num: int) -> list[tf.data.Dataset]:
+    def clients_of_round(round_num: int) -> list[Any]:
         return [make_client(round_num, client) for client in cohort(round_num).answering]
 
-    def make_client(round_num: int, client: str) -> tf.data.Dataset:
-        x, y = read(client)
+    def make_client(round_num: int, client: str) -> Any:
         seed = seeds.stream_seed(config.seed, "training", round_num, client)
-        now, role = cohort(round_num), None
+        now, role, relabel = cohort(round_num), None, None
         if config.failures.flip_labels and client in now.byzantine:
-            y = failures.flip_labels(y, num_classes)
+            relabel = functools.partial(failures.flip_labels, num_classes=num_classes)
         if config.failures.need_roles:
             role = now.role(client, config.failures)
-        return client_data.client_dataset(x, y, seed, role)
+        return client_source.client_of(read, client, seed, role, relabel)
 
     def figures_of_round(round_num: int) -> dict[str, float]:
         figures: dict[str, float] = {f"bytes/{way}_per_client": n for way, n in sent.items()}
@@ -93,6 +94,7 @@ def train_algorithm(
         rounds_per_evaluation=config.rounds_per_evaluation,
         rounds_per_checkpoint=config.rounds_per_checkpoint,
         client_clock=client_clock,
+        runtime_figures=runtime_figures,
         runs_empty=guarantee is not None,
         figures_of_round=figures_of_round,
     )

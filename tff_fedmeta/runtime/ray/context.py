@@ -77,6 +77,7 @@ def ray_runtime(
     from tff_fedmeta.runtime.ray import joined, own
 
     with contextlib.ExitStack() as stack:
+        stack.enter_context(installed.quiet())
         if address is None:
             workers = num_workers or 1
             threads = threads_per_worker or max(1, usable_cores() // workers)

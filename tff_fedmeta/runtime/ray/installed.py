@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import logging
 import os
 import secrets
 import sys
 from collections.abc import Iterator
 from typing import Any
+
+_LOG = logging.getLogger(__name__)
 
 # Read when Ray is imported, here and by the programs that it starts. Set already, they are kept.
 _SETTINGS = {
@@ -73,6 +76,28 @@ def only_here(ray: Any) -> Iterator[None]:
         finally:
             ray_constants.ENABLE_RAY_CLUSTER = was_open
     _forget_token(ray)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Has Ray's messages on lost processes, a page each, logged as details within the block.
+
+    `call.py` says in a line what was lost. Ray prints them by a function, for which it has no
+    setting.
+    """
+    from ray._private import worker
+
+    printing = worker.print_to_stdstream
+
+    def log(data: dict[str, Any], **options: Any) -> None:
+        del options
+        _LOG.debug("Ray: %s", "\n".join(data["lines"]))
+
+    worker.print_to_stdstream = log
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = printing
 
 
 def _forget_token(ray: Any) -> None:

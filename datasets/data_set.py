@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Callable
 
 from datasets import options as schema
-from datasets.task import Task
+from datasets.task import Fold, Task
 
 AUTO, EMBEDDED, FILE = "auto", "embedded", "file"
 
@@ -73,6 +73,7 @@ class Request:
         an instance.
       check_clients: Takes the number of training clients and the NumPy dtype of the labels, None if
         these are several arrays, and raises ValueError if the run cannot be on such clients.
+      fold: Which part of the clients is tested, where each is once; None: the usual ones.
     """
 
     data_source: str = AUTO
@@ -81,6 +82,7 @@ class Request:
     num_test_clients: int | None = None
     options: Any = None
     check_clients: Callable[[int, Any], None] | None = None
+    fold: Fold | None = None
 
     def announce(self, train_clients: Sequence[str], labels: Any) -> None:
         """Says who will train, as soon as a loader knows and before it does anything slow.

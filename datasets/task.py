@@ -21,6 +21,16 @@ TEST_FRACTION = 0.15
 DATA_SEED = 0
 
 
+Sides = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]  # training, validation, test
+
+
+class Fold(NamedTuple):
+    """Which of `parts` parts of the clients is tested, counted from 0."""
+
+    number: int
+    parts: int
+
+
 class DataError(ValueError):
     """A problem with data that one sentence explains to the user."""
 
@@ -36,10 +46,13 @@ class Measures(NamedTuple):
         its examples `(x, y)`, `before` and `after` the model's predictions as functions of x, and
         `seed` an integer >= 0 for what is random.
       explanation: What the names mean, in Markdown.
+      confusion: `confusion(query, predict)` returns how many of a client's query examples of each
+        class are taken for which, int [classes, classes]; None: there are no classes.
     """
 
     of_client: Callable[..., Mapping[str, Mapping[str, float]]]
     explanation: str
+    confusion: Callable[..., np.ndarray] | None = None
 
 
 class Meaning(NamedTuple):
@@ -136,8 +149,11 @@ class Task:
 
 
 def split_clients(
-    client_ids: Iterable[str], seed: int, num_test_clients: int | None = None
-) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    client_ids: Iterable[str],
+    seed: int,
+    num_test_clients: int | None = None,
+    fold: Fold | None = None,
+) -> Sides:
     """Splits clients into training, validation and test clients.
 
     A pure function of the set of ids, the seed and `num_test_clients`.
@@ -147,6 +163,7 @@ def split_clients(
       seed: >= 0; fixes the permutation of the sorted ids. The first of it are test clients, the
         next validation clients (10 %, at least one), the rest train.
       num_test_clients: >= 1; None means 15 %, at least one.
+      fold: The part of the permutation that is tested, in its place; each client is once.
 
     Returns:
       `(train, validation, test)`, disjoint and none of them empty.
@@ -164,6 +181,8 @@ def split_clients(
             f"At least 3 clients are needed (training, validation, test), but there are "
             f"{len(ids)}: use data with more clients."
         )
+    if fold is not None:
+        return _split_for_fold(ids, seed, fold)
     most = len(ids) - num_validation - 1
     if not 1 <= num_test <= most:
         raise DataError(
@@ -178,6 +197,25 @@ def split_clients(
         tuple(order[num_test:first_train]),
         tuple(order[:num_test]),
     )
+
+
+def _split_for_fold(ids: list[str], seed: int, fold: Fold) -> Sides:
+    if not 2 <= fold.parts <= len(ids):
+        raise DataError(
+            f"--folds must lie between 2 and {len(ids)}, the number of clients (which leaves out "
+            f"one at a time), but is {fold.parts}."
+        )
+    order = [ids[i] for i in np.random.default_rng(seed).permutation(len(ids))]
+    bounds = [len(order) * i // fold.parts for i in range(fold.parts + 1)]
+    first, last = bounds[fold.number], bounds[fold.number + 1]
+    rest = order[last:] + order[:first]  # so that those who validate change too
+    num_validation = min(max(1, round(VALIDATION_FRACTION * len(ids))), len(rest) - 1)
+    if num_validation < 1:
+        raise DataError(
+            f"--folds={fold.parts} leaves one of {len(ids)} clients beside those tested, but "
+            "training and validation need one each: use more folds."
+        )
+    return tuple(rest[num_validation:]), tuple(rest[:num_validation]), tuple(order[first:last])
 
 
 def number_clients(

@@ -14,7 +14,7 @@ import datasets
 import run_experiment
 from datasets import DataError
 from datasets.stand_ins import households
-from datasets.tables import columns, examples, files, labels, times
+from datasets.tables import channels, columns, examples, files, labels, times
 from tff_fedmeta import keras_files
 from tff_fedmeta.experiment import model_meaning, own_model
 
@@ -92,10 +92,10 @@ def test_numbers_texts_and_missing_values_become_what_is_documented():
     encoded = columns.encode(frame, features)
     assert encoded.dtype == np.float32
     np.testing.assert_array_equal(encoded, [*want, [12, 0, 0, 0, 0, 1, 8]])
-    assert columns.channel_names(features) == [
+    assert channels.names(features) == [
         *("n", "n is missing", "c=x", "c=y", "c is missing", "flag", "same"),
     ]
-    mean, scale = columns.normalisation(features)
+    mean, scale = channels.normalisation(features)
     assert mean == pytest.approx([2, 0, 0, 0, 0, 2 / 3, 7])
     assert scale == pytest.approx([1, 1, 1, 1, 1, np.sqrt(2) / 3, 1])
 

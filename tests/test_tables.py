@@ -14,7 +14,17 @@ import pytest
 
 import datasets
 from datasets import DataError, table_info
-from datasets.tables import columns, examples, files, judging, labels, metrics, prepare, selection
+from datasets.tables import (
+    channels,
+    columns,
+    examples,
+    files,
+    judging,
+    labels,
+    metrics,
+    prepare,
+    selection,
+)
 from datasets.tables.times import times
 from tff_fedmeta.client import model_checks
 
@@ -226,7 +236,7 @@ def fit(values, **options):
 
 
 def standardised(column, feature):
-    mean, scale = columns.normalisation([feature])
+    mean, scale = channels.normalisation([feature])
     encoded = columns.encode(column.to_frame(), [feature])
     return (encoded.astype(np.float64) - mean) / scale
 

@@ -18,7 +18,7 @@ from datasets.task import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
-NUMBERS, CATEGORIES = "numbers", "categories"
+NUMBERS, CATEGORIES, IDS = "numbers", "categories", "ids"
 MAX_CATEGORIES = 50  # distinct strings of a feature, and distinct whole numbers of class labels
 
 RANGE = 10.0  # how many standard deviations from the mean a feature may be
@@ -161,34 +161,33 @@ def encode(
         raise DataError(str(error)) from None
 
 
-def channel_names(features: Sequence[Fitted]) -> list[str]:
-    """Names what `encode` gives for each row, e.g. "power", "power is missing", "mode=eco"."""
-    names = []
-    for feature in features:
-        column = feature["column"]
-        if "categories" in feature:
-            names += [
-                f"{column} is missing" if category is None else f"{column}={category}"
-                for category in feature["categories"]
-            ]
-        else:
-            names += [column, f"{column} is missing"] if feature["indicator"] else [column]
-    return names
+def fit_ids(column: pd.Series, training: np.ndarray) -> Fitted:
+    """Learns which ids a column has, for an embedding.
 
+    Args:
+      column: The whole column.
+      training: Which rows are training clients', bool [rows].
 
-def normalisation(features: Sequence[Fitted]) -> tuple[list[float], list[float]]:
-    """Returns mean and scale of each number that `encode` gives; 0 and 1 for flags."""
-    mean, scale = [], []
-    for feature in features:
-        if "categories" in feature:
-            others = len(feature["categories"])
-        else:
-            mean.append(feature["mean"] - feature["offset"])
-            scale.append(feature["scale"])
-            others = int(feature["indicator"])
-        mean += [0.0] * others
-        scale += [1.0] * others
-    return mean, scale
+    Returns:
+      `{"column", "ids"}`, sorted: ids of at least two training rows. An id's number is its place
+      counted from 1; 0 stands for all others, so that training rows with a rare id teach what to
+      think of an unknown one.
+
+    Raises:
+      DataError: If no id is in two rows.
+    """
+    import pandas as pd
+
+    from datasets.tables import prepare
+
+    counts = pd.Series(prepare.texts(column[training].dropna())).value_counts()
+    ids = sorted(counts.index[counts >= 2])
+    if not ids:
+        raise DataError(
+            f"--embedding_columns: every id of {column.name!r} is in one row alone, so nothing can "
+            "be learnt of it: leave the column out."
+        )
+    return {"column": column.name, "ids": ids}
 
 
 def is_numeric(column: pd.Series) -> bool:

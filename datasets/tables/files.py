@@ -89,12 +89,13 @@ def read(
       DataError: If a file cannot be read, is something else, or there are no rows.
     """
     import pandas as pd
+    import tqdm
 
     form = form or Format()
     files = paths_of(path)
     text = list(text_columns)
     frames, said = [], []
-    for file in files:
+    for file in tqdm.tqdm(files, "reading", unit="file", delay=5, mininterval=5):
         frame, notes, form = _read_one(file, text, form)
         if len(files) > 1 or FILE_COLUMN in text:
             frame[FILE_COLUMN] = file.name.split(".")[0]

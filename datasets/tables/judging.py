@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from datasets.tables import metrics
 from datasets.task import Measures
 
 _Predict = Callable[[np.ndarray], np.ndarray]
@@ -36,8 +37,8 @@ def of_classes(majority: int, num_classes: int) -> Measures:
         support: Any, query: Any, before: _Predict, after: _Predict, seed: int
     ) -> Mapping[str, Mapping[str, float]]:
         del seed
-        x, y = query
-        own = int(np.bincount(support[1], minlength=num_classes).argmax())
+        x, y = query[0], _classes(query[1])
+        own = int(np.bincount(_classes(support[1]), minlength=num_classes).argmax())
         figures: _Figures = {
             way: _class_figures(y, logits.argmax(axis=1), _margin(logits))
             for way, logits in (("before", before(x)), ("after", after(x)))
@@ -46,7 +47,13 @@ def of_classes(majority: int, num_classes: int) -> Measures:
             figures[way] = _class_figures(y, np.full(len(y), guess), np.zeros(len(y)))
         return figures
 
-    return Measures(of_client, _CLASSES_IN_WORDS)
+    def confusion(query: Any, predict: _Predict) -> np.ndarray:
+        from sklearn import metrics as reference
+
+        found = predict(query[0]).argmax(axis=1)
+        return reference.confusion_matrix(_classes(query[1]), found, labels=range(num_classes))
+
+    return Measures(of_client, _CLASSES_IN_WORDS, confusion)
 
 
 def of_quantities(scale: float) -> Measures:
@@ -56,8 +63,8 @@ def of_quantities(scale: float) -> Measures:
         support: Any, query: Any, before: _Predict, after: _Predict, seed: int
     ) -> Mapping[str, Mapping[str, float]]:
         del seed
-        x, y = query
-        own = support[1].reshape(-1)
+        x, y = query[0], metrics.label_of(query[1])
+        own = metrics.label_of(support[1])
         guesses = {
             "before": before(x),
             "after": after(x),
@@ -80,21 +87,25 @@ def of_quantities(scale: float) -> Measures:
     return Measures(of_client, _QUANTITIES_IN_WORDS)
 
 
+def _classes(y: np.ndarray) -> np.ndarray:
+    return metrics.label_of(y).astype(int)
+
+
 def _class_figures(y: np.ndarray, found: np.ndarray, margin: np.ndarray | None) -> dict[str, float]:
-    from sklearn import metrics
+    from sklearn import metrics as reference
 
     classes = np.unique(y)  # of the query: there is nothing to find of others
     figures = {
-        "accuracy": float(metrics.accuracy_score(y, found)),
+        "accuracy": float(reference.accuracy_score(y, found)),
         "balanced accuracy": float(
-            metrics.recall_score(y, found, labels=classes, average="macro", zero_division=0)
+            reference.recall_score(y, found, labels=classes, average="macro", zero_division=0)
         ),
         "macro F1": float(
-            metrics.f1_score(y, found, labels=classes, average="macro", zero_division=0)
+            reference.f1_score(y, found, labels=classes, average="macro", zero_division=0)
         ),
     }
     if margin is not None and len(classes) == 2 and np.isfinite(margin).all():
-        figures["AUC"] = float(metrics.roc_auc_score(y, margin))
+        figures["AUC"] = float(reference.roc_auc_score(y, margin))
     return figures
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from datasets.tables import channels as channels_of
 from datasets.tables import columns
 from datasets.task import Meaning
 
@@ -24,7 +25,7 @@ def of_table(
     """
     rows = "a row" if len(shape) == 1 else f"{shape[0]} consecutive rows"
     inputs = f"{rows} of the table as {prepare} makes it, in the units of the file"
-    channels = columns.channel_names(features)
+    channels = channels_of.names(features)
     name = label["column"]
     if "classes" in label:
         return Meaning(

@@ -1,13 +1,8 @@
 """Turns rows of a table into what the exported model takes. It needs NumPy and pandas alone.
 
-A run writes this file and `preprocessing.json` beside its Keras model; training reads its own rows
-with the same functions, so that a row becomes the same bits in both.
+A run writes it, with `preprocessing.json`, beside its Keras model. Training reads rows by the same
+functions: a row becomes the same bits.
 
-    import pandas as pd
-    import tensorflow as tf
-    import prepare
-
-    model = tf.keras.models.load_model("model.keras")
     x = prepare.prepare(pd.read_csv("new_rows.csv"))
     print(prepare.labels(model.predict(x)))
 """
@@ -25,7 +20,9 @@ import pandas as pd
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 _WORDS = {"true": "True", "false": "False"}
-_MOST_DIGITS = 15  # of a whole number that float64 holds exactly
+# The zone of a time, behind minutes or seconds.
+_ZONE = re.compile(r"(:\d\d(?:\.\d+)?)\s*(?:Z|UTC|[+-]\d\d:?\d\d)$")
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
 def prepare(rows: pd.DataFrame, how: Mapping[str, Any] | None = None) -> np.ndarray:
@@ -44,8 +41,9 @@ def prepare(rows: pd.DataFrame, how: Mapping[str, Any] | None = None) -> np.ndar
       ValueError: If a column is not there, or a value of a numeric column is not a finite number.
     """
     how = _read() if how is None else how
-    names = [feature["column"] for feature in how["features"]]
-    absent = [name for name in names if name not in rows.columns]
+    names = [feature["column"] for feature in how["features"] if "clock" not in feature]
+    names += [name for feature in how["features"] for name in feature.get("columns", ())]
+    absent = [name for name in dict.fromkeys(names) if name not in rows.columns]
     if absent:
         raise ValueError(f"The rows have no column {', '.join(map(repr, absent))}.")
     x = encode(rows, how["features"], how.get("file", {}))
@@ -93,8 +91,15 @@ def encode(
     """
     channels: list[Any] = []
     for feature in features:
+        if "clock" in feature:
+            channels += _clock_channels(rows, feature)
+            continue
         column = rows[feature["column"]]
         missing = is_missing(column, file)
+        if "ids" in feature:  # 0 stands for missing and unknown ones
+            places = pd.Index(feature["ids"], dtype=object).get_indexer(texts(column)) + 1
+            channels.append(np.where(missing, 0, places))
+            continue
         if "categories" in feature:
             found = texts(column)
             channels += [
@@ -111,6 +116,44 @@ def encode(
     return np.stack(channels, axis=-1).astype(np.float32)
 
 
+def _clock_channels(rows: pd.DataFrame, feature: Mapping[str, Any]) -> list[np.ndarray]:
+    """Returns sine and cosine of the time of day, or a 0 or 1 for each weekday."""
+    when = clock(joined(rows, feature["columns"]), feature["reading"])
+    if feature["clock"] == "weekday":
+        return [(when.dt.dayofweek == day).to_numpy() for day in range(len(WEEKDAYS))]
+    angle = 2 * np.pi * ((when - when.dt.normalize()) / pd.Timedelta("1D")).to_numpy(np.float64)
+    return [np.sin(angle), np.cos(angle)]
+
+
+def joined(rows: pd.DataFrame, names: Sequence[str]) -> pd.Series:
+    """Returns a column, or several such as a date and a clock, put together."""
+    column = rows[names[0]]
+    for more in names[1:]:
+        column = column.astype(str).str.strip() + " " + rows[more].astype(str).str.strip()
+    return column.rename(", ".join(names))
+
+
+def clock(column: pd.Series, reading: Mapping[str, Any]) -> pd.Series:
+    """Returns dates and times as the clock showed them where they were written, without a zone.
+
+    Args:
+      column: Dates, or text.
+      reading: What `pandas.to_datetime` is told of the text.
+
+    Raises ValueError if a value is not a date.
+    """
+    if column.dtype.kind == "M" or isinstance(column.dtype, pd.DatetimeTZDtype):
+        return pd.to_datetime(column).dt.tz_localize(None)
+    codes, found = pd.factorize(column.astype(str).str.strip())
+    written = pd.Series(found).str.replace(_ZONE, r"\1", regex=True)
+    dates = pd.to_datetime(written, errors="coerce", **reading)
+    when = pd.Series(dates.dt.tz_localize(None).to_numpy()[codes], column.index)
+    if when.isna().any():
+        row = row_name(column.index[when.isna().to_numpy()][0])
+        raise ValueError(f"Column {column.name!r} has no date in {row}.")
+    return when
+
+
 def is_missing(column: pd.Series, file: Mapping[str, Any] | None = None) -> np.ndarray:
     """Returns which values are missing, bool [rows]: empty ones, and those that the file says."""
     missing = column.isna().to_numpy(bool)
@@ -119,7 +162,7 @@ def is_missing(column: pd.Series, file: Mapping[str, Any] | None = None) -> np.n
         return missing
     codes, values = pd.factorize(_plain(column))
     said = {canonical(text) for text in spelled}
-    hits = np.array([canonical(value) in said for value in values] + [False])
+    hits = np.array([*(canonical(value) in said for value in values), False])
     return missing | hits[codes]
 
 
@@ -133,8 +176,7 @@ def numbers(column: pd.Series, file: Mapping[str, Any] | None = None) -> np.ndar
     if (file or {}).get("decimal", ".") != ".":
         decimal = file["decimal"]  # type: ignore[index]
         plain = plain.map(lambda v: v.replace(decimal, ".") if isinstance(v, str) else v)
-    found = pd.to_numeric(plain, errors="coerce")
-    return found.to_numpy(np.float64, na_value=np.nan)
+    return pd.to_numeric(plain, errors="coerce").to_numpy(np.float64, na_value=np.nan)
 
 
 def finite_numbers(column: pd.Series, file: Mapping[str, Any] | None = None) -> np.ndarray:
@@ -184,7 +226,7 @@ def canonical(value: Any) -> str:
             return str(int(whole))
         return repr(float(text))
     if isinstance(value, (float, np.floating)):
-        whole_number = float(value).is_integer() and abs(value) < 10**_MOST_DIGITS
+        whole_number = float(value).is_integer() and abs(float(value)) < 1e15
         return str(int(value)) if whole_number else repr(float(value))
     return str(value)
 

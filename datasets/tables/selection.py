@@ -13,8 +13,17 @@ from datasets.task import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
-PARTS = ("client_column", "label_column", "time_column", "series_column", "split_column")
-_LISTS = ("feature_columns", "exclude_columns", "categorical_columns", "numeric_columns")
+PARTS = (
+    *("client_column", "label_column", "time_column", "series_column", "split_column"),
+    "weight_column",
+)
+_KINDS = {
+    "categorical_columns": columns.CATEGORIES,
+    "numeric_columns": columns.NUMBERS,
+    "embedding_columns": columns.IDS,
+}
+_LISTS = ("feature_columns", "exclude_columns", *_KINDS)
+CLOCKS = ("hour", "weekday")
 
 
 def listed(text: str | None) -> list[str]:
@@ -63,6 +72,10 @@ def check(names: Sequence[str], options: Any) -> None:
         for name in listed(getattr(options, option, None)):
             if name not in names and not fnmatch.filter(names, name):
                 problems.append(columns.unknown(names, option, name))
+    try:
+        clocks(options)
+    except DataError as error:
+        problems.append(str(error))
     if problems:
         raise DataError(" ".join(problems))
 
@@ -93,21 +106,34 @@ def features(frame: pd.DataFrame, options: Any) -> list[str]:
             f"The label {options.label_column!r} cannot be a feature too, unless an example is "
             "labelled by a later row (--horizon)."
         )
-    if not found:
+    if not found and not clocks(options):
         raise DataError("No column is left to be a feature.")
     return found
 
 
 def kinds(frame: pd.DataFrame, options: Any) -> dict[str, str]:
-    """Returns column -> "categories" or "numbers", for the columns of which the user said so."""
+    """Returns column -> "categories", "numbers" or "ids", for columns of which the user said so."""
     names = [str(name) for name in frame.columns]
-    said = {
-        columns.CATEGORIES: matching(names, options.categorical_columns),
-        columns.NUMBERS: matching(names, options.numeric_columns),
-    }
-    both = set(said[columns.CATEGORIES]) & set(said[columns.NUMBERS])
-    if both:
-        raise DataError(
-            f"--categorical_columns and --numeric_columns both name {columns.listed(sorted(both))}."
-        )
-    return {name: kind for kind, found in said.items() for name in found}
+    kind_of: dict[str, str] = {}
+    said_by: dict[str, str] = {}
+    for option, kind in _KINDS.items():
+        for name in matching(names, getattr(options, option)):
+            if name in said_by:
+                raise DataError(f"--{said_by[name]} and --{option} both name {name!r}.")
+            kind_of[name], said_by[name] = kind, option
+    return kind_of
+
+
+def clocks(options: Any) -> list[str]:
+    """Returns which times are features: "hour", "weekday".
+
+    Raises:
+      DataError: If there is none of a name, or no column of times.
+    """
+    named = listed(options.time_features)
+    for name in named:
+        if name not in CLOCKS:
+            raise DataError(f"--time_features must be of {', '.join(CLOCKS)}, but got {name!r}.")
+    if named and options.time_column is None:
+        raise DataError("--time_features needs a --time_column.")
+    return named

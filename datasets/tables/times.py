@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -53,6 +53,32 @@ def times(column: pd.Series, time_format: str | None = None) -> np.ndarray:
     return _nanoseconds(column, _of_each(column, _dates))
 
 
+def reading(column: pd.Series, time_format: str | None = None) -> dict[str, Any]:
+    """Returns what `pandas.to_datetime` must be told to read a column as `times` does.
+
+    Raises:
+      DataError: If the column is not dates: numbers have no weekday.
+    """
+    import pandas as pd
+
+    if column.dtype.kind == "M" or isinstance(column.dtype, pd.DatetimeTZDtype):
+        return {"format": "ISO8601"}
+    if time_format is not None:
+        return {"format": time_format}
+    if times(column).dtype.kind != "M":
+        raise DataError(
+            f"--time_features needs dates, but column {column.name!r} has numbers: write them as "
+            "dates such as 2024-05-31 18:00:00."
+        )
+    texts = pd.Series(column.astype(str).str.strip().unique(), name=column.name)
+    if pd.to_datetime(texts, format="ISO8601", errors="coerce", utc=True).notna().all():
+        return {"format": "ISO8601"}
+    parts = texts.str.extract(_DAY_AND_MONTH)
+    if parts[0].notna().mean() < 0.5:
+        return {"format": "mixed"}
+    return {"format": "mixed", "dayfirst": _has_day_first(texts, parts)}
+
+
 def _of_each(column: pd.Series, parse: Callable[[pd.Series], pd.Series]) -> pd.Series:
     """Parses every different text once: series of one clock share most of their times."""
     import pandas as pd
@@ -77,14 +103,14 @@ def _dates(texts: pd.Series) -> pd.Series:
         return found
     parts = texts.str.extract(_DAY_AND_MONTH)
     if parts[0].notna().mean() >= 0.5:
-        return _with_day_first(texts, parts)
+        return _of_parts(texts, parts)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of formats: what cannot be read is said by the caller
         return pd.to_datetime(texts, format="mixed", errors="coerce", utc=True)
 
 
-def _with_day_first(column: pd.Series, parts: pd.DataFrame) -> pd.Series:
-    """Returns dates in UTC, given their parts: two numbers, a year and the rest."""
+def _has_day_first(column: pd.Series, parts: pd.DataFrame) -> bool:
+    """Returns whether the day comes before the month, by the parts of all dates."""
     import pandas as pd
 
     first, second = (pd.to_numeric(parts[n], errors="coerce") for n in (0, 2))
@@ -107,7 +133,15 @@ def _with_day_first(column: pd.Series, parts: pd.DataFrame) -> pd.Series:
             "first, or --time_format=%m/%d/%Y if the month does (with the time of day as it is "
             "written, such as %d/%m/%Y %H:%M)."
         )
-    day, month = (parts[0], parts[2]) if not months_first else (parts[2], parts[0])
+    return not months_first
+
+
+def _of_parts(column: pd.Series, parts: pd.DataFrame) -> pd.Series:
+    """Returns dates in UTC, given their parts: two numbers, a year and the rest."""
+    import pandas as pd
+
+    first_is_day = _has_day_first(column, parts)
+    day, month = (parts[0], parts[2]) if first_is_day else (parts[2], parts[0])
     year = parts[3].where(parts[3].str.len() == 4, "20" + parts[3])
     rest = parts[4].fillna("").str.strip().str.lstrip("T, ")
     date = year + "-" + month.str.zfill(2) + "-" + day.str.zfill(2)

@@ -71,13 +71,7 @@ def export_model(
         if moving is not None:
             freeze_all_but(model, moving)
             how["weights"] = [variable.name for variable in model.trainable_variables]
-        model.compile(
-            optimizer=tf.keras.optimizers.SGD(chosen["inner_learning_rate"]),
-            loss=task.build_loss(),
-            # Whoever takes the model home has only Keras.
-            metrics=[m for m in task.build_metrics() if type(m).__module__.startswith("keras.")],
-        )
-        model.optimizer.build(model.trainable_variables)  # or loading warns of missing variables
+        _compile(model, task, chosen["inner_learning_rate"])
     metadata = {
         "algorithm": algorithm,
         "dataset": task.name,
@@ -96,6 +90,26 @@ def export_model(
         write = run_directory.write_text if isinstance(content, str) else run_directory.write_json
         write(directory / name, content)
     return model
+
+
+def _compile(model: tf.keras.Model, task: Any, learning_rate: float) -> None:
+    """Compiles a model to adapt by `model.fit`, if Keras has its loss.
+
+    Whoever takes the model home has only Keras, which opens no model of another loss.
+    """
+    loss = task.build_loss()
+    if not _is_keras(loss):
+        return
+    model.compile(
+        optimizer=tf.keras.optimizers.SGD(learning_rate),
+        loss=loss,
+        metrics=[metric for metric in task.build_metrics() if _is_keras(metric)],
+    )
+    model.optimizer.build(model.trainable_variables)  # or loading warns of missing variables
+
+
+def _is_keras(thing: Any) -> bool:
+    return type(thing).__module__.startswith("keras.")
 
 
 def _export_tflite(

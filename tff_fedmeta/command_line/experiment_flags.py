@@ -7,13 +7,12 @@ a command line has: names of files and directories, and flags for several algori
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from tff_fedmeta import export
 from tff_fedmeta.command_line.flags import LIST, MULTI, Flag, flags_of
-from tff_fedmeta.config import ExperimentConfig, aggregator_options, failures
+from tff_fedmeta.config import ExperimentConfig, aggregator_options, failures, schema
 
 # name -> a `datasets.DataSet`, which nothing here imports.
 DataSets = Mapping[str, Any]
@@ -88,6 +87,6 @@ def _option_flags(data_sets: DataSets) -> dict[str, Flag]:
     flags: dict[str, Flag] = {}
     for row in (row for data_set in data_sets.values() for row in data_set.describe_options()):
         if row.name not in FILES:
-            default = "" if row.default is None else f" [{json.dumps(row.default)}]"
+            default = "" if row.default is None else f" [{schema.in_words(row.default)}]"
             flags[row.name] = Flag(row.name, row.kind, None, row.text + default)
     return flags

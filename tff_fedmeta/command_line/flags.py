@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import json
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -113,7 +112,9 @@ def help_of(groups: Groups) -> str:
     for title, group in groups.items():
         lines.append(f"{title}:")
         for flag in group:
-            default = "" if flag.default in (None, [], "") else f" [{json.dumps(flag.default)}]"
+            default = (
+                "" if flag.default in (None, [], "") else f" [{schema.in_words(flag.default)}]"
+            )
             lines += row(f"--{flag.name}", flag.text + default)
         lines.append("")
     return "\n".join(lines)

@@ -110,7 +110,14 @@ def describe(field: "dataclasses.Field[Any]") -> str:
         end = "." if text.endswith(".") else ""
         text = f"{text.rstrip('.')} ({limits}){end}"
     default = default_of(field)
-    return text if default in (None, REQUIRED, {}, []) else f"{text} [{json.dumps(default)}]"
+    return text if default in (None, REQUIRED, {}, []) else f"{text} [{in_words(default)}]"
+
+
+def in_words(value: Any) -> str:
+    """Returns a setting's value as help shows it, and as a command line takes it."""
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(str, value))
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def default_of(field: "dataclasses.Field[Any]") -> Any:
@@ -126,7 +133,9 @@ def range_in_words(
     at_most: Optional[float] = None,
     below: Optional[float] = None,
 ) -> str:
-    """Returns a range as it stands in help, e.g. "> 0 and <= 1"; "" for all numbers."""
+    """Returns a range as it stands in help, e.g. "0 to 1" or "> 0 and <= 1"; "" for all numbers."""
+    if at_least is not None and at_most is not None:
+        return f"{_number(at_least)} to {_number(at_most)}"
     words = ((">=", at_least), (">", above), ("<=", at_most), ("<", below))
     return " and ".join(f"{sign} {_number(limit)}" for sign, limit in words if limit is not None)
 

@@ -117,7 +117,7 @@ class MAML(FedAvg):
 class MetaSGD(MAML):
     """Hyperparameters of Meta-SGD."""
 
-    inner_learning_rate: float = setting(0.01, "Where the learnt rates start.", at_least=0)
+    inner_learning_rate: float = rate(0.01, "Where the learnt rates start.")
     inner_rates: str = setting(
         PER_WEIGHT,
         "What has a learnt rate of its own; per_step_and_layer needs --inner_steps.",
@@ -191,13 +191,11 @@ class FedRecon(MAML):
     server_optimizer: str = setting(
         "sgd", "Optimizer that applies the mean update.", choices=SERVER_OPTIMIZERS
     )
-    server_learning_rate: float = setting(1.0, "The server's learning rate.", at_least=0)
-    inner_learning_rate: float = setting(
-        0.1, "Learning rate of the steps that rebuild the local part.", at_least=0
+    server_learning_rate: float = rate(1.0, "The server's learning rate.")
+    inner_learning_rate: float = rate(
+        0.1, "Learning rate of the steps that rebuild the local part."
     )
-    shared_learning_rate: float = setting(
-        0.1, "Learning rate of the steps of the shared part.", at_least=0
-    )
+    shared_learning_rate: float = rate(0.1, "Learning rate of the steps of the shared part.")
     head_layers: int = setting(
         1, "Layers with weights, counted from the end, that are local and adapt.", at_least=1
     )
@@ -238,9 +236,7 @@ class PFedMe(FedAvg):
         at_least=1,
         at_most=10_000,
     )
-    local_learning_rate: float = setting(
-        0.05, "Eta: each time they move by eta * lambda of the way.", at_least=0, at_most=1e6
-    )
+    local_learning_rate: float = rate(0.05, "Eta: each time they move by eta * lambda of the way.")
 
 
 def resolve(

@@ -89,7 +89,7 @@ def _prepare(argv: Sequence[str]) -> Optional[_Prepared]:
     """Checks everything, loads the data and takes the output directory.
 
     Returns:
-      What is to be run; None, having said what there is to say, if there is nothing.
+      What is to be run; None after printing the help, or a finished run.
 
     Raises:
       ValueError: If the user has to change something.

@@ -39,7 +39,7 @@ def measure(
             members = [(done * cohort + i) % num_clients for i in range(cohort)]
             process.call("round", members)
             if done + 1 in rounds:
-                resident[done + 1] = process.memory("VmRSS")
+                resident[done + 1] = process.resident_memory()
     return resident
 
 

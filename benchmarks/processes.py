@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 _ROOT = Path(__file__).parent.parent
 
@@ -91,52 +93,51 @@ class Process:
             raise ProcessError(f"The process of {self._kind!r} failed. {error}")
         return result
 
-    def memory(self, field: str) -> int:
-        """Returns the bytes of a `Vm` field of /proc, summed over this process and its offspring.
+    def resident_memory(self) -> int:
+        """Returns the bytes that this process and its offspring hold in memory now."""
+        return sum(_resident(process) for process in _family(self._process.pid))
 
-        Args:
-          field: "VmHWM", the most that has been resident, or "VmRSS", what is resident now.
-        """
-        return sum(_memory(pid, field) for pid in _family(self._process.pid))
+    def peak_memory(self) -> int:
+        """Returns the most bytes that each of them has held in memory so far, summed."""
+        return sum(_peak(process) for process in _family(self._process.pid))
 
     def stop(self) -> None:
         """Kills the process and everything that it has started."""
-        family = set(_family(self._process.pid))  # those in sessions of their own too
+        family = _family(self._process.pid)  # also processes in other sessions
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        for pid in family - {self._process.pid}:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         self._pipe.close()
         self._log.close()
 
 
-def _family(pid: int) -> Iterator[int]:
-    """Yields a process and all that descend from it."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            child = int(entry.parent.name)
-            children.setdefault(int(_stat(child)[1]), []).append(child)
-    members = [pid]
-    for member in members:  # grows while it is walked
-        yield member
-        members += children.get(member, [])
+def _family(pid: int) -> list[psutil.Process]:
+    """Returns a process and all that descend from it; none if it has ended."""
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
 
 
-def _stat(pid: int) -> list[str]:
-    """Returns a process's state, its parent, its group, its session and so on."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+def _resident(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0
 
 
-def _memory(pid: int, field: str) -> int:
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name == field:
-                return int(value.split()[0]) * 1024
-    return 0
+def _peak(process: psutil.Process) -> int:
+    """Returns the most bytes a process has held; from /proc, as psutil knows no peak on Linux."""
+    try:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    found = re.search(r"^VmHWM:\s*(\d+) kB$", status, re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0  # a process that ends has no memory
 
 
 def _serve(pipe: connection.Connection) -> None:

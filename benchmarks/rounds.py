@@ -73,7 +73,7 @@ class Contender:
 
     def peak_memory(self) -> int:
         """Returns the bytes that its processes had resident at most, each at its own peak."""
-        return sum(process.memory("VmHWM") for process in self._processes)
+        return sum(process.peak_memory() for process in self._processes)
 
 
 class BareContender(Contender):
@@ -112,7 +112,7 @@ def start(contender: str, name: str, workload: Workload, sizes: Sequence[Any]) -
 
 
 def balanced_shares(sizes: Sequence[int], num_shares: int) -> list[list[int]]:
-    """Deals clients out, the largest first, each to whoever has the fewest examples so far.
+    """Deals clients out, the largest first, each to the process with the fewest examples so far.
 
     Args:
       sizes: Each client's number of examples.
@@ -138,7 +138,7 @@ class Measurement:
       seconds: Of each timed round, in their order.
       start_up: Seconds from the start of the process to the end of the first round.
       peak_memory: Bytes.
-      distance: Between the final weights and those of the reference, see `distance`.
+      distance: Between the final weights and the reference's, see `distance`.
       moved: Between the reference's first and final weights, so that `distance` has a scale.
     """
 

@@ -34,7 +34,7 @@ def measure(contender: str, num_clients: int, num_examples: int, repetitions: in
         process.wait_until_ready()
         first = process.call("round")
         seconds = [process.call("round") for _ in range(repetitions)]
-        peak = process.memory("VmHWM")
+        peak = process.peak_memory()
     client = WORKLOADS[_WORKLOAD].resized(1, num_examples).clients()[0]
     return [
         contender,

@@ -32,7 +32,7 @@ class Workload:
     learning_rate: float
 
     def resized(self, num_clients: int | None, num_examples: int | None) -> Workload:
-        """Returns this workload with other sizes; None keeps what there is."""
+        """Returns this workload with other sizes; None keeps the present size."""
         return dataclasses.replace(
             self,
             num_clients=num_clients or self.num_clients,

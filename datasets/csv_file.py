@@ -68,7 +68,7 @@ ABOUT = About(
     model="MLP, 1-D CNN over windows, or your own Keras file",
     metric="accuracy, or mean absolute error in the label's units",
     download="none",
-    licence="that of your file",
+    licence="your file's own",
 )
 
 

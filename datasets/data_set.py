@@ -48,7 +48,7 @@ class About:
         return tuple(dict.fromkeys((AUTO, self.source, *own_file, *stand_in)))
 
     def facts(self) -> dict[str, str]:
-        """Returns what there is to say, fact by fact, for people."""
+        """Returns the facts to print: name of the fact -> text."""
         names = ("clients", "model", "metric", "download", "licence")
         facts = {name: getattr(self, name) for name in names}
         return {"source": ", ".join(self.data_sources), **facts}
@@ -63,8 +63,8 @@ class Request:
         a warning on stderr; the real data's source, such as "tff" or "tfds": these, from the cache
         or downloaded, or an error; "embedded": the stand-in. `Task.data_source` says which it
         became.
-      cache_dir: Directory of the downloaded files; None means the default of whoever downloads
-        them, `~/.tff` or `~/tensorflow_datasets`.
+      cache_dir: Directory of the downloaded files; None means the downloader's default,
+        `~/.tff` or `~/tensorflow_datasets`.
       seed: >= 0; fixes the model's initial weights. Who trains and who tests does not depend on it.
       num_test_clients: How many clients are held out for the test, >= 1; None means the data set's
         own number, mostly 15 % of the clients.

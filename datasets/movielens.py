@@ -6,7 +6,7 @@ the order of time; adaptation learns from the earlier ones and is measured on th
 
 The network is matrix factorisation (Koren, Bell and Volinsky, 2009): a movie is a vector, a user
 another one and a constant, and their product is the rating. No weight belongs to a user: the last
-layer is *the* user, and adapting turns the one that was learnt into whoever's ratings it sees. What
+layer is *the* user, and adapting turns the learnt user into the user whose ratings it sees. What
 is known of movies, which ones there are and the mean rating, comes from training clients alone.
 
 If MovieLens is unavailable, `stand_ins.ratings` replaces it, always with a warning.
@@ -251,7 +251,7 @@ def read_ratings(files: tfds_files.TfdsDataset) -> tuple[dict[str, Ratings], dic
     """Reads every user's ratings through TFDS, in the order of time, and the movies' titles.
 
     Raises:
-      DataError: If a file is damaged, or a rating is no finite number.
+      DataError: If a file is damaged, or a rating is not a finite number.
     """
     import tensorflow_datasets as tfds
 
@@ -338,7 +338,7 @@ def build_factorisation(
 
     Args:
       seed: >= 0; fixes the initial weights, each layer's with a seed of its own.
-      num_movies: Number of movies, that of all unknown ones included.
+      num_movies: Number of movies, including the one row for all unknown movies.
       taste_size: Numbers in a vector.
       mean_rating: What the user's constant starts from.
 

@@ -6,7 +6,7 @@ know; what can be learnt is to tell new classes apart from a few images. Classes
 validation and test clients are disjoint.
 
 The images are Omniglot's (Lake, Salakhutdinov and Tenenbaum, Science 350, 2015) from TensorFlow
-Datasets, or those of any other image set there. Network and settings are those of the Reptile paper
+Datasets, or classes of any other image set there. Network and settings come from the Reptile paper
 (Nichol, Achiam and Schulman, arXiv:1803.02999, section 6 and appendix A), but for the inner
 optimizer: theirs keeps Adam's state from task to task, which no federation can.
 """

@@ -92,7 +92,7 @@ def describe(options: type) -> list[OptionRow]:
       options: A dataclass. Fields that are not made by `option` have no help and no range.
 
     Raises:
-      DataError: If it is no dataclass, or a field has no default or is of another kind than `bool`,
+      DataError: If it is not a dataclass, or a field has no default or another kind than `bool`,
         `int`, `float` or `str`, each of which may be None.
     """
     if not (isinstance(options, type) and dataclasses.is_dataclass(options)):

@@ -79,7 +79,7 @@ def register(
     if unknown:
         raise DataError(
             f"The defaults of a data set are of {', '.join((*DEFAULTS, *_OPTIONAL_DEFAULTS))}, but "
-            f"those of {name!r} have {unknown[0]!r}."
+            f"the defaults of {name!r} have {unknown[0]!r}."
         )
     for one, other in (("inner_epochs", "inner_steps"), ("inner_steps", "inner_epochs")):
         if given.get(one) is not None:

@@ -6,7 +6,7 @@ arXiv:1703.03400, section 5.1). With `max_phase` 2 pi it is the task of Nichol, 
 arXiv:1803.02999, section 4. The waves disagree about every x, so that no single model fits them;
 what can be learnt is to find a client's own wave from ten of its points in a few steps.
 
-The data are made on the spot, as those of the papers are: there are no others. A client is a pure
+The data are made on the spot, as in the papers; no file exists. A client is a pure
 function of its id. Unlike in the papers, where every visit draws new points, a client has 20 that
 stay. Split in halves they are the papers' ten points to adapt on, and ten to be measured on.
 """

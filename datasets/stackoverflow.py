@@ -211,7 +211,7 @@ def _open(directory: pathlib.Path, someone: str) -> Callable[[str], np.ndarray]:
     readers[0](someone)
 
     def read_sentences(client_id: str) -> np.ndarray:
-        for read in readers:  # those who train come first, and nobody else is in `train`
+        for read in readers:  # training clients come first, and only they are in `train`
             try:
                 examples = read(client_id)
             except KeyError:

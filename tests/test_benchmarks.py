@@ -1,5 +1,6 @@
 """The benchmarks' own `main()` on tiny workloads: no timing is asserted, only what they compute."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from conftest import assert_close, differ
 
@@ -42,15 +44,18 @@ def marked(tmp_path):
 
 def alive(pid):
     try:
-        return processes._stat(pid)[0] != "Z"
-    except OSError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
 
 
 def members(session):
     """The processes of a session."""
-    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
-    return [pid for pid in pids if alive(pid) and processes._stat(pid)[3] == str(session)]
+    found = []
+    for pid in filter(alive, psutil.pids()):
+        with contextlib.suppress(ProcessLookupError):
+            found += [pid] if os.getsid(pid) == session else []
+    return found
 
 
 def wait_until(condition, seconds=20):
@@ -153,8 +158,10 @@ class InProcess:
     def call(self, method, *args):
         return getattr(self._federated, method)(*args)
 
-    def memory(self, field):
-        return processes._memory(os.getpid(), field)
+    def resident_memory(self):
+        return psutil.Process().memory_info().rss
+
+    peak_memory = resident_memory
 
 
 def test_scaling_has_a_row_for_each_cohort(tff_runtime, marked, monkeypatch):
@@ -217,7 +224,7 @@ def test_a_benchmark_interrupted_in_a_round_leaves_nothing_behind():
     )
     try:
         assert program.stderr.readline() == "linear: bare_per_core is ready.\n"
-        family = list(processes._family(program.pid))
+        family = [process.pid for process in processes._family(program.pid)]
         assert len(family) > 1
         program.send_signal(signal.SIGINT)
         assert program.wait(20) == 130
@@ -238,7 +245,7 @@ def test_a_process_ends_when_its_program_is_gone(started):
 def test_memory_is_that_of_the_process_which_is_gone_afterwards(started):
     with processes.Process("Bare", "linear", 1, 1) as process:
         process.wait_until_ready()
-        assert 50e6 < process.memory("VmRSS") <= process.memory("VmHWM") + 1e6
+        assert 50e6 < process.resident_memory() <= process.peak_memory() + 1e6
         assert members(started[0]) == started
     assert not alive(started[0])
 
@@ -246,7 +253,7 @@ def test_memory_is_that_of_the_process_which_is_gone_afterwards(started):
 def test_the_family_of_a_process_includes_sessions_that_it_started():
     child = subprocess.Popen(["sleep", "60"], start_new_session=True)
     try:
-        assert child.pid in list(processes._family(os.getpid()))
+        assert child.pid in [process.pid for process in processes._family(os.getpid())]
     finally:
         child.kill()
         child.wait()

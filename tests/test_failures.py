@@ -136,7 +136,7 @@ def test_flipped_labels_are_the_classes_in_reverse():
     y = np.array([0, 3, 9], np.int32)
     flipped = failures.flip_labels(y, 10)
     assert flipped.tolist() == [9, 6, 0] and flipped.dtype == np.int32
-    with pytest.raises(ValueError, match="classes, but those of this task are float32"):
+    with pytest.raises(ValueError, match="but the labels of this task are float32"):
         failures.flip_labels(y.astype(np.float32), 10)
     with pytest.raises(ValueError, match="several arrays"):
         failures.check_labels(None)

@@ -9,7 +9,7 @@ import os
 from typing import Any
 
 # Gives `local_runtime()` threads of its own: one for each client, so that no result depends on how
-# many there are, without a change to those of other TensorFlow code in the process.
+# many there are, without a change to other TensorFlow code in the process.
 os.environ.setdefault("TF_OVERRIDE_GLOBAL_THREADPOOL", "1")
 
 # name -> module, and the name there if it is another one. TensorFlow takes seconds to import;
@@ -46,6 +46,7 @@ _PUBLIC = {
     "compose": "algorithms.composition",
     "differentiate_local_steps": "client.inner_loop:differentiate",
     "evaluate_adaptation": "experiment.evaluation",
+    "load_run": "experiment.saved_run",
     "local_runtime": "runtime.local",
     "open_model": "keras_files",
     "plan_minibatches": "client.minibatches",

@@ -46,7 +46,7 @@ def build_cnn(ways: int, image_size: int, channels: int, seed: int) -> tf.keras.
     """Builds the paper's network: four convolutions of 64 with stride 2, normalised by batch.
 
     The normalisation is by the images that are predicted together, in training and afterwards
-    alike: it has no moving statistics, so that there is nothing that federated learning would not
+    alike: it has no moving statistics, so that federated learning has none to
     aggregate. Written as Keras' `LayerNormalization` over all axes but the channels, with their
     scale and offset as a 1 x 1 convolution, it is in any Keras.
 

@@ -23,7 +23,7 @@ def read(
       files: The image set, fetched.
       image_size: Pixels of the side that images are brought to.
       color: Whether they have three channels or one.
-      splits_are_of_classes: Whether those of the test split are other classes than those of the
+      splits_are_of_classes: Whether the classes of the test split differ from the classes of the
         training split even if labels are the same. Otherwise that is so if no label is in both; if
         any is, the splits divide examples, and a fifth of all classes becomes the test's.
 

@@ -18,8 +18,8 @@ EXPLANATION = (
     f"*hit-rate@{NUM_SHOWN}*: the share of the movies a client liked ({LIKED:g} stars or more in "
     f"its query) that are among the first {NUM_SHOWN} when ranked by predicted rating with "
     f"{NUM_OTHERS} movies, drawn from those the client has not rated; of equals the others come "
-    "first. *global mean* predicts the mean of the training clients' ratings, *user mean* that of "
-    "the client's support; *most popular* ranks by the number of training clients' ratings."
+    "first. *global mean* predicts the mean of the training clients' ratings, *user mean* the "
+    "mean of the client's support; *most popular* ranks by the number of training clients' ratings."
 )
 
 Examples = tuple[np.ndarray, np.ndarray]

@@ -2,7 +2,7 @@
 
 "tff" (or "tfds", "file": whatever the real data are) takes the real data or fails with what to do;
 "embedded" takes a synthetic stand-in, made on the spot; "auto" takes the real data if they can be
-had, otherwise the stand-in, with a warning that nobody can miss.
+had, otherwise the stand-in, with a clear warning.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _banner(reason: str, real: RealData) -> str:
     paragraphs = [
         f"WARNING: THIS RUN DOES NOT USE {real.title.upper()}",
         f"Why: {reason}",
-        f"It uses EMBEDDED {real.stand_in} instead. Its figures are not comparable with those of "
+        f"It uses EMBEDDED {real.stand_in} instead. Do not compare its figures with figures of "
         f"{real.title}.",
         f"For the real data, {real.advice()}"
         f"{', or name its directory with --cache_dir' if real.cached else ''}. "

@@ -49,7 +49,7 @@ class TfdsDataset:
 
         Raises:
           DataError: If TFDS knows no such data set, it lacks one of `features`, or the directory
-            that is there is no complete data set.
+            that is there is not a complete data set.
         """
         import tensorflow_datasets as tfds
 

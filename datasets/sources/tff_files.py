@@ -282,7 +282,7 @@ def check_reachable(url: str, seconds: float = PROBE_SECONDS) -> None:
     """Asks a host for a file's headers, honouring proxies, for `seconds` at the most.
 
     Raises:
-      DataError: If there is no good answer in time.
+      DataError: If no good answer comes in time.
     """
     answers: list[Exception | None] = []
 

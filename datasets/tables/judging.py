@@ -94,7 +94,7 @@ def _classes(y: np.ndarray) -> np.ndarray:
 def _class_figures(y: np.ndarray, found: np.ndarray, margin: np.ndarray | None) -> dict[str, float]:
     from sklearn import metrics as reference
 
-    classes = np.unique(y)  # of the query: there is nothing to find of others
+    classes = np.unique(y)  # classes of the query alone: the others have no rows to find
     figures = {
         "accuracy": float(reference.accuracy_score(y, found)),
         "balanced accuracy": float(

@@ -169,7 +169,7 @@ def is_missing(column: pd.Series, file: Mapping[str, Any] | None = None) -> np.n
 def numbers(column: pd.Series, file: Mapping[str, Any] | None = None) -> np.ndarray:
     """Returns float64 [rows], NaN for whatever is not a number."""
     plain = _plain(column)
-    if plain.dtype.kind in "mM":  # counts of nanoseconds to pandas, features to nobody
+    if plain.dtype.kind in "mM":  # pandas counts nanoseconds here, which is not a feature
         return np.full(len(plain), np.nan)
     if plain.dtype.kind in "biuf":
         return plain.to_numpy().astype(np.float64)

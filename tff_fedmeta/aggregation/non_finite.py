@@ -28,7 +28,7 @@ class SkipNonFiniteFactory(tff.aggregators.WeightedAggregationFactory):
         Args:
           inner: The aggregator, whose measurements are a mapping.
           count_factory: How clients are counted, without a state; None is `SumFactory`.
-          keeps_empty: Whether the state stays as it was in a round where nobody has a weight: what
+          keeps_empty: Whether the state stays as it was in a round where every weight is 0: what
             it estimates would become NaN.
         """
         self._inner = inner

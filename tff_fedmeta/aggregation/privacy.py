@@ -38,7 +38,7 @@ class Guarantee:
     """What every round of a run costs in privacy.
 
     Attributes:
-      noise_multiplier: z, >= 0: the noise's standard deviation over the clip. 0 is no privacy.
+      noise_multiplier: z, >= 0: the noise's standard deviation over the clip. 0 gives no privacy.
       clients_per_round: n, the clients of a round, or how many are expected, >= 1.
       population: N, the clients that cohorts are drawn from, >= n.
       delta: The probability with which the guarantee may fail, in (0, 1).

@@ -135,7 +135,7 @@ def _run_client(
         num_examples = minibatches.count_examples(examples)
         has_data = num_examples >= min_examples
         # The data too: a NaN input can leave every weight finite (a ReLU may swallow it). And the
-        # metrics: one infinite loss would be that of the whole round.
+        # metrics: one infinite loss would make the round's loss infinite.
         is_finite = client_model.all_finite((examples, sent.update, sent.metrics))
         contributes = tf.logical_and(has_data, is_finite)
 

@@ -1,6 +1,6 @@
 """iMAML: the gradient through the solution of a proximal problem, whatever steps solved it.
 
-Arguments that a builder does not describe are those of `maml.build_maml`.
+`maml.build_maml` describes the arguments that a builder does not.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def imaml(
 
         update = (I + H(phi) / lambda)^-1 grad L_q(phi)
 
-    by conjugate gradient with exact Hessian-vector products. The steps are not differentiated:
-    nothing is kept of them. They walk mini-batches of support, and H is that of all of support.
+    by conjugate gradient with exact Hessian-vector products. The steps are not differentiated, so
+    none is kept in memory. They walk mini-batches of support, while H is taken on all of support.
 
     Args:
       model: A `tff.learning.models.VariableModel` that holds theta.
@@ -118,7 +118,7 @@ def build_imaml(
 ) -> tff.learning.templates.LearningProcess:
     """Builds iMAML (Rajeswaran, Finn, Kakade and Levine, arXiv:1909.04630).
 
-    Its gradient is that of the problem's solution: take as many inner steps as come near it, which
+    It is the gradient at the problem's solution: take enough inner steps to come near it, which
     costs no memory. Evaluate with `build_adaptation_eval(proximal_strength=...)`.
 
     Args:

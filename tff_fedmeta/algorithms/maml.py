@@ -1,6 +1,6 @@
 """MAML, and its variants FOMAML, Meta-SGD and ANIL: differentiate through adaptation.
 
-Arguments that a builder does not describe are those of `build_maml`.
+`build_maml` describes the arguments that a builder does not.
 """
 
 import functools
@@ -139,7 +139,7 @@ def build_maml(
     Raises:
       ValueError: If a value is out of its range, both epochs and steps are given, the model has
         moving statistics, or it draws random numbers in training (dropout) and the order is second:
-        the derivative of a step would not be that of the step taken.
+        the derivative would not belong to the step taken.
       TypeError: If `client_weighting` is not a `tff.learning.ClientWeighting`.
     """
     federation = Federation(

@@ -1,6 +1,6 @@
 """Per-FedAvg: every client takes local steps of MAML, and the server averages where they end.
 
-Arguments that a builder does not describe are those of `maml.build_maml`.
+`maml.build_maml` describes the arguments that a builder does not.
 """
 
 import functools
@@ -47,7 +47,7 @@ def per_fedavg(
 
     Fallah, Mokhtari and Ozdaglar, "Personalized Federated Learning with Theoretical Guarantees",
     arXiv:2002.07948, Algorithm 1: theta <- theta - beta grad F_i(theta), tau times on the client,
-    F_i being the loss after adaptation, whose gradient is that of `maml`; first_order is their
+    F_i being the loss after adaptation, whose gradient `maml` computes; first_order is their
     Per-FedAvg (FO). The Hessian is multiplied exactly, where their Per-FedAvg (HF) takes a
     difference of gradients. Support and query come from one split of the client, and the Hessian is
     that of the support batches, not of a third batch, which makes tau = 1 MAML.

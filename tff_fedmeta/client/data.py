@@ -31,7 +31,7 @@ def client_dataset(
     Returns:
       A dataset of one element `OrderedDict(x=[n, ...], y=[n, ...], seed=int64 [2])`. Arrays of
       float64, NumPy's default, become float32, Keras' default. All other dtypes stay, and must be
-      those of the model's `input_spec`: TFF converts nothing. A role follows as float32 [3].
+      the dtypes of the model's `input_spec`: TFF converts nothing. A role follows as float32 [3].
 
     Raises:
       ValueError: If x and y differ in their number of examples, or `seed` is not two integers.

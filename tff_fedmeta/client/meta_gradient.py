@@ -27,7 +27,7 @@ class LocalUpdate(NamedTuple):
         rate if the algorithm has them.
       metrics: The model's unfinalized metrics: of all local steps for methods that train, on the
         query at the adapted weights for methods that differentiate.
-      examples: int32 scalar, the examples walked: those of the inner steps and of the query.
+      examples: int32 scalar, the examples walked, by the inner steps and on the query.
       gradient_evaluations: int32 scalar, the batches that gradients were taken of; a query counts
         as the batches it is worth, a Hessian-vector product as two.
     """

@@ -70,7 +70,7 @@ def build_client_model(
     """Returns a fresh model whose trainable weights begin with zeros.
 
     The server's weights replace them at once: drawing random ones for every client would be waste.
-    Variables that are no weights, such as those of another model in a loss, begin as they do.
+    Variables that are not weights, such as another model's in a loss, keep their initial values.
     """
     created: list[tf.Variable] = []
 

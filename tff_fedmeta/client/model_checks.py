@@ -11,10 +11,10 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 _ASSIGNS = re.compile(r"Assign|Resource\w*(Scatter|Apply)")
-# The ops of tf.random.Generator; those of tf.random.uniform and the like have the attribute.
+# The ops of tf.random.Generator; the ops of tf.random.uniform and the like have the attribute.
 _DRAWS = re.compile(r"Rng|NonDeterministic|Stateful(?!PartitionedCall)")
 _SEED_ATTRIBUTE = "seed2"
-# The scopes that tf.nn.dropout and tf.random open within that of a layer, <model>/.../<layer>.
+# The scopes that tf.nn.dropout and tf.random open within a layer's scope, <model>/.../<layer>.
 _INNER_SCOPES = re.compile(
     r"(?<=/)([^/]+)(/dropout(_\d+)?)?/(random|stateful|truncated)_(uniform|normal)(_\d+)?$"
 )
@@ -33,7 +33,7 @@ class _Op(NamedTuple):
 
     Attributes:
       node: Its NodeDef.
-      scope: The name scopes around it, from those of the calls that lead to it inwards.
+      scope: The name scopes around it, outermost first.
       states: Which non-trainable weights it takes by reference, by name.
     """
 
@@ -143,7 +143,7 @@ def refuse_uneven_metrics(
             "value would depend on how the examples are cut into batches. If the labels are [n] "
             "and the model gives [n, 1], make them agree: give the labels the shape [n, 1] in the "
             "data and in input_spec. Otherwise use a metric that adds up over examples, such as "
-            "those of tf.keras.metrics."
+            "metrics of tf.keras.metrics."
         )
 
 
@@ -171,7 +171,7 @@ def _trace_training(model_fn: Callable[[], tff.learning.models.VariableModel]) -
 def _reachable(
     nodes: Iterable[Any], scope: str, states: Mapping[str, str], functions: Mapping[str, Any]
 ) -> Iterator[_Op]:
-    """Yields nodes and those of functions they call; `states` names the inputs that are weights."""
+    """Yields nodes, also of the functions they call; `states` names the inputs that are weights."""
     for node in nodes:
         node_scope = posixpath.join(scope, posixpath.dirname(node.name)).rstrip("/")
         inputs = [states.get(name.split(":")[0]) for name in node.input if name[0] != "^"]

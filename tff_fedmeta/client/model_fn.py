@@ -151,7 +151,7 @@ def weights_of_file(model: tf.keras.Model, path: str | os.PathLike[str]) -> list
 
 
 def flat_layers(model: tf.keras.Model) -> Iterator[tf.keras.layers.Layer]:
-    """Yields the layers of a model, those of nested models in their place."""
+    """Yields the layers of a model, with a nested model's layers in its place."""
     for layer in model.layers:
         if isinstance(layer, tf.keras.Model):
             yield from flat_layers(layer)

@@ -266,7 +266,7 @@ def _build_rule(
         hparams = optimizer.get_hparams(optimizer.initialize((tf.TensorSpec([1], tf.float32),)))
     if LEARNING_RATE not in hparams:
         raise ValueError(
-            "inner_optimizer must let its learning rate be set, as those of "
+            "inner_optimizer must let its learning rate be set, as the optimizers of "
             "tff.learning.optimizers do without a schedule, but the hyperparameters of "
             f"{type(optimizer).__name__} are {list(hparams)}."
         )

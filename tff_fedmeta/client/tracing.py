@@ -13,8 +13,8 @@ def as_found() -> Iterator[None]:
     """Keeps what happens in the block from changing Keras' classes, or depending on some switches.
 
     Building a Keras model in a graph, as TFF does, swaps the base classes of Keras' layers and
-    models for those of TensorFlow 1, until a model is built eagerly again. Models made before raise
-    "Your Layer or Model is in an invalid state" in between. The base classes come back here.
+    models for the classes of TensorFlow 1, until a model is built eagerly again. In between, models
+    made before raise "Your Layer or Model is in an invalid state". This restores the base classes.
 
     `tf.config.run_functions_eagerly(True)`, with which functions in a graph lose the order of their
     operations, is off in the block.

@@ -83,7 +83,7 @@ def _hyperparameters(
 
 
 def _task_options(data_sets: DataSets, dataset: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the options that were given; refuses those of other data sets."""
+    """Returns the options that were given; refuses options of other data sets."""
     takers: dict[str, list[str]] = {}
     for name in data_sets:
         for row in data_sets[name].describe_options():

@@ -64,7 +64,7 @@ def parse(groups: Groups, argv: Sequence[str]) -> dict[str, Any]:
       argv: The command line, the program's name first.
 
     Raises:
-      ValueError: If there is no such flag (the nearest is named), or its value is not of its kind.
+      ValueError: If there is no such flag (the nearest is named), or a value is of the wrong type.
     """
     values = flags.FlagValues()
     texts = {}

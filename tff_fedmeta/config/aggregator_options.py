@@ -125,7 +125,7 @@ def check_noise(noise_multiplier: float) -> None:
 _DISTRIBUTED_DP = ("ddp", "ddp_secure", "distributed_dp", "dp_secure", "secure_dp")
 _NO_DISTRIBUTED_DP = (
     "Differential privacy inside of the secure sum is not offered: nothing accounts for its noise, "
-    "which is no Gaussian, and an epsilon that is not known is no guarantee. Choose dp, where the "
+    "which is not Gaussian, and an unknown epsilon is not a guarantee. Choose dp, where the "
     "server adds the noise, or secure."
 )
 

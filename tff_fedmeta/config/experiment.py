@@ -250,7 +250,7 @@ class ExperimentConfig:
         """Reads what `to_json` wrote.
 
         Raises:
-          ValueError: If the text is no such configuration, or not the one its hash is of.
+          ValueError: If the text is not a configuration, or its hash does not fit it.
         """
         try:
             values = json.loads(text)

@@ -114,7 +114,7 @@ def flip_labels(y: Any, num_classes: int) -> np.ndarray:
     """Returns class c as class num_classes - 1 - c: what an attacker that flips labels trains on.
 
     Raises:
-      ValueError: If the labels are no whole numbers.
+      ValueError: If the labels are not whole numbers.
     """
     y = np.asarray(y)
     check_labels(y.dtype)
@@ -127,6 +127,6 @@ def check_labels(dtype: Any) -> None:
         kind = "several arrays" if dtype is None else np.dtype(dtype).name
         others = ", ".join(attack for attack in ATTACKS if attack != "label_flip")
         raise ValueError(
-            "attack=label_flip needs labels that are whole numbers, classes, but those of this "
-            f"task are {kind}; choose another attack: {others}."
+            "attack=label_flip needs labels that are whole numbers (classes), but the labels of "
+            f"this task are {kind}; choose another attack: {others}."
         )

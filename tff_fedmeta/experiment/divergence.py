@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-# A loss this many times that of the untrained model (or of 1, if that is more) is beyond reason:
+# A loss is beyond reason at this many times the untrained model's loss (or 1, if that is more):
 # a model that knows nothing is far better.
 FACTOR = 1000.0
 
@@ -37,7 +37,7 @@ class Divergence(NamedTuple):
         loss = f"{self.loss:.3g}" if math.isfinite(self.loss) else "not finite"
         return (
             f"{algorithm} diverged in round {self.round_num}: the loss is {loss}, more than "
-            f"{FACTOR:g} times that of an untrained model. Lower its rate "
+            f"{FACTOR:g} times the loss of an untrained model. Lower its rate "
             f"(--hparam={algorithm}.inner_learning_rate=...), or clip its gradients "
             "(--inner_clip_norm=1)."
         )

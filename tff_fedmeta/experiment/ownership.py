@@ -1,4 +1,4 @@
-"""Whose run is it? Checkpoints are programs, so continuing a run is trusting whoever wrote it."""
+"""Whose run is it? Checkpoints are programs, so continuing a run means trusting its author."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def foreign_owner(directory: Path) -> str | None:
             if owner != os.geteuid():
                 return (
                     f"{entry} belongs to {_name(owner)}: continuing the run executes what its "
-                    "checkpoints say, so continue it only if you trust whoever wrote them."
+                    "checkpoints say, so continue it only if you trust their author."
                 )
     return None
 

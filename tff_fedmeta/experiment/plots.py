@@ -169,12 +169,12 @@ PLOTS: tuple[Panel, ...] = (by_rounds, by_budget, by_steps, by_client, paired_di
 _COLUMNS = 3
 
 
-def plot(found: Results) -> Figure:
-    """Draws all panels."""
+def plot(found: Results, kind: type[Figure] = Figure) -> Figure:
+    """Draws all panels, in a figure of this kind."""
     config, task = found.config, found.task
     rows = -(-len(PLOTS) // _COLUMNS)
     # An object of its own instead of pyplot's global state: no display is needed.
-    figure = Figure(figsize=(6.5 * _COLUMNS, 5 * rows), layout="constrained")
+    figure = kind(figsize=(6.5 * _COLUMNS, 5 * rows), layout="constrained")
     every = figure.subplots(rows, _COLUMNS, squeeze=False).flat
     repetitions = found.comparison["repetitions"]
     seeds = f"seed {config.seed}" + (

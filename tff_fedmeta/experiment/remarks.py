@@ -82,8 +82,8 @@ def _privacy(found: Results) -> list[str]:
         f"private for a training client {'added or removed' if poisson else 'replaced'}, with "
         f"noise multiplier {promise.noise_multiplier:.4g} and "
         f"{promise.sampling} cohorts of {config.clients_per_round} from {count}, over "
-        f"{rounds:,} rounds (the event of a round is {promise.event}); rows add up, for whoever "
-        "sees several. Outside of the guarantee: the "
-        "figures on training clients in metrics.csv, which have no noise, what was chosen with "
-        "their help, and, for whoever knows the seed, that cohorts are secret"
+        f"{rounds:,} rounds (the event of a round is {promise.event}); anyone who sees several "
+        "rows must add their epsilons. Outside of the guarantee: the figures on training clients "
+        "in metrics.csv, which have no noise, and what was chosen with their help; it assumes that "
+        "the seed, which tells the cohorts, is secret"
     ]

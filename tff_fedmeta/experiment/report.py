@@ -19,6 +19,7 @@ from tff_fedmeta.experiment import (
     remarks,
     results,
     run_directory,
+    task_facts,
     task_measures,
 )
 from tff_fedmeta.experiment.adapted_client import AdaptedClient
@@ -36,7 +37,7 @@ _BYTES = (
 def write_comparison(
     config: ExperimentConfig, task: Any, output_dir: Path, directories: Sequence[Path] | None = None
 ) -> str:
-    """Writes `comparison.json`, `comparison.png`, then `comparison.md`, whose text it returns.
+    """Writes the files of a comparison; the last is `comparison.md`, whose text it returns.
 
     Reads each algorithm's `metrics.csv`, `adaptation_test.json` and, where the task has measures of
     its own, `measures_test.json`, so that it can be run again on the files alone.
@@ -48,6 +49,7 @@ def write_comparison(
       directories: The directory of each repetition. Default: `output_dir` alone.
     """
     found = results.read(config, task, directories or [output_dir])
+    task_facts.write(task, output_dir)
     run_directory.write_json(output_dir / comparison.FILE, found.comparison)
     _write_figure(output_dir / "comparison.png", plots.plot(found))
     text = table(found)

@@ -127,15 +127,16 @@ def _next(
     clients: list[Any],
     runs_empty: bool,
 ) -> tuple[Any, dict[str, Any]]:
-    """Returns the state after a round and what the clients tell; nothing of nobody is no change.
+    """Runs one round; returns the new state and its flat metrics.
 
-    An aggregator may make zeros of nobody, with which an optimizer like Adam would still move.
+    If no client contributed, the old state is kept: some aggregators turn an empty cohort into an
+    update of zeros, on which an optimizer with momentum would still move.
     """
     if not clients and not runs_empty:
         return state, _NOTHING
     after, metrics = process.next(state, clients)
     row = _flat(metrics)
-    if _none_contributed(row):  # means over nobody are no zeros
+    if _none_contributed(row):  # a mean over no clients is not zero
         row = {k: v for k, v in row.items() if k in _NOTHING or not k.startswith("train/")}
     stays = row[_REJECTED] or (_none_contributed(row) and not runs_empty)
     return (state if stays else after), row
@@ -176,7 +177,7 @@ class _Records:
         there = file.read_bytes().decode(errors="replace") if file.exists() else None
         if found is None:
             if there is not None:
-                _LOG.warning("%s has rows but there is no checkpoint: they are made anew.", file)
+                _LOG.warning("%s has rows but no checkpoint: the rounds are run again.", file)
             return initial_state, 0
         # A kill may come between a checkpoint and this file, whose first text it then never had.
         if there not in expected and (there is not None or len(expected) > 1):

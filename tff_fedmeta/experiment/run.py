@@ -40,7 +40,7 @@ def run(
 ) -> str:
     """Runs an experiment, continuing one that was interrupted, and writes all of its files.
 
-    Call it within a runtime (`runtime.local_runtime`). The files are those of `run_directory.py`.
+    Call it within a runtime (`runtime.local_runtime`). `run_directory.py` lists the files.
 
     Args:
       config: What to run, with the data source resolved.
@@ -120,7 +120,7 @@ def run(
         )
 
         if why is not None:
-            continue  # there is nothing to draw, and nothing that anyone should use
+            continue  # a diverged model is neither drawn nor exported
         build_adapter = functools.partial(
             adapted_client.build_adapter,
             protocol,

@@ -3,6 +3,7 @@
     OUTPUT_DIR/
       config.json  versions.json  timings.json
       vocabulary.json or whatever else a task has to be used with
+      task.json                                        what the report reads of the task
       comparison.json  comparison.png
       comparison.md                                    a run that has the table is finished
       checksums.json                                   of the files of a finished run
@@ -41,6 +42,7 @@ CHECKSUMS = "checksums.json"
 # What stands where, as a file (True) or as a directory.
 _KINDS = {
     **dict.fromkeys(("config.json", "versions.json", "timings.json", COMPARISON), True),
+    "task.json": True,
     **dict.fromkeys(
         ("comparison.json", "comparison.png", "example_client.png", CHECKSUMS, ".lock"), True
     ),
@@ -231,7 +233,7 @@ def claim(
     if _read_json(versions_file) not in (None, now):
         _LOG.warning(
             "This run was begun with other versions or on another machine (%s had them): its "
-            "weights may differ from those of an uninterrupted one.",
+            "weights may differ from the weights of an uninterrupted one.",
             versions_file,
         )
     write_json(versions_file, now)

@@ -8,7 +8,7 @@ import numpy as np
 
 
 class NothingToMeasureError(ValueError):
-    """There is no figure to go by; the message says why and what to do."""
+    """No figure can be computed; the message says why and what to do."""
 
 
 class NothingFiniteError(NothingToMeasureError):

@@ -69,7 +69,7 @@ def to_tflite(
 ) -> TFLiteFile:
     """Writes a TensorFlow Lite file that adapts on the device and predicts.
 
-    Its signatures are those of TensorFlow's guide to training on devices; a batch may have any
+    It has the signatures of TensorFlow's guide to training on devices; a batch may have any
     number n >= 1 of examples:
 
     - `train(x, y) -> loss`: one step of adaptation, weight <- weight - rate * gradient, on the

@@ -24,7 +24,7 @@ class Archive(NamedTuple):
     """What a `.keras` file holds, checked.
 
     Attributes:
-      config: The model's configuration, without that of its training.
+      config: The model's configuration, without its training configuration.
       weights: The HDF5 file of its weights.
       num_weights: How many numbers they are.
     """

@@ -71,7 +71,7 @@ def _check_objects(file: h5py.File, size: int) -> int:
 
 
 def _check_dataset(dataset: h5py.Dataset, where: str) -> None:
-    # A bool is an enumeration to HDF5; any other of them, references and text are no weights.
+    # A bool is an enumeration to HDF5; other enumerations, references and text are not weights.
     if dataset.dtype.kind not in "fiub" or h5py.check_ref_dtype(dataset.dtype):
         raise Refusal(f"its weights contain {show(where)}, which is not an array of numbers")
     if dataset.shape is None:

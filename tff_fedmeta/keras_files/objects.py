@@ -39,7 +39,7 @@ def is_layer(value: Any) -> bool:
 
 
 def name_of(config: Object, around: str = "") -> str:
-    """Returns a layer's name; for what has none, such as an initializer, that of its layer."""
+    """Returns a layer's name; for an initializer and the like, its layer's."""
     inner = config.get("config")
     own = inner.get("name") if isinstance(inner, dict) else None
     return str(config.get("name") or own or around or config.get("class_name"))

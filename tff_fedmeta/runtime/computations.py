@@ -231,7 +231,7 @@ class _Parameter:
         self.client_type = tff.StructType([member for _, member in self._of_clients])
 
     def split(self, argument: Any) -> tuple[list[Any], list[list[Any]]]:
-        """Returns the leaves of the server's values, and those of each client's values.
+        """Returns the leaves of the server's values, and the leaves of each client's values.
 
         Raises:
           TypeError: If the clients' values are not lists of equal length, one value a client.

@@ -29,7 +29,7 @@ class Program:
 
     It can be pickled, as its graph; a process that opens it needs TensorFlow alone.
 
-    Arrays are handed over without a copy where their memory is aligned, as that of results is.
+    Arrays are handed over without a copy where memory is aligned, as results' memory is.
     """
 
     def __init__(self, graph: tf.Graph, feeds: Sequence[str], fetches: Sequence[str]):
@@ -56,7 +56,7 @@ class Program:
         results = of_thread.run(*values)
         for result in results:
             if isinstance(result, np.ndarray):
-                result.setflags(write=False)  # the memory may be that of a constant
+                result.setflags(write=False)  # the memory may belong to a constant
         return results
 
     def _new_session(self) -> Callable[..., list[Any]]:

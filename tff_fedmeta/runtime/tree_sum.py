@@ -1,10 +1,10 @@
 """An order of summation that any number of machines can share without changing a bit.
 
 Values are the leaves of a binary tree whose shape depends on their number alone: neighbours are
-added first, and whoever has no neighbour waits for the next level. An aligned block of 2^k values
-is a subtree, so whoever adds it up, in whatever time, gets the same sum, which is then a leaf of
-the tree of blocks. The error also grows with the logarithm of the number of values, not with the
-number: see Higham, "The accuracy of floating point summation" (1993).
+added first, and a value without a neighbour waits for the next level. An aligned block of 2^k
+values is a subtree, so it can be added up anywhere, at any time, to the same sum, which is then a
+leaf of the tree of blocks. The error also grows with the logarithm of the number of values, not
+with the number: see Higham, "The accuracy of floating point summation" (1993).
 """
 
 from __future__ import annotations

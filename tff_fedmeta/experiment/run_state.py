@@ -1,0 +1,88 @@
+"""What there is of a run, from its files: its configuration, and the phase that is missing.
+
+Importing this needs no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from tff_fedmeta.config import ExperimentConfig
+from tff_fedmeta.experiment import results, run_directory
+
+_CHECKPOINT = "round_"
+
+
+def configuration(directory: Path) -> ExperimentConfig:
+    """Reads the configuration of a run.
+
+    Raises:
+      RunDirectoryError: If there is none in the directory.
+    """
+    file = directory / "config.json"
+    if not directory.is_dir():
+        raise run_directory.RunDirectoryError(f"{directory} is no directory of a run.")
+    if not file.exists():
+        raise run_directory.RunDirectoryError(
+            f"{directory} is no directory of a run: it has no config.json. "
+            "`python run_experiment.py --list` shows the runs there are."
+        )
+    try:
+        return ExperimentConfig.from_json(file.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise run_directory.RunDirectoryError(f"{file} cannot be read: {error}") from error
+
+
+def directories(directory: Path, config: ExperimentConfig) -> Sequence[Path]:
+    """Returns the directory of each repetition, which for one is the run's own."""
+    if config.repetitions == 1:
+        return [directory]
+    seeds = (config.repetition(number).seed for number in range(config.repetitions))
+    return [directory / f"seed_{seed}" for seed in seeds]
+
+
+def missing_phase(directory: Path, config: ExperimentConfig) -> str | None:
+    """Returns the first phase that a run has not finished, in words; None: it is finished."""
+    if run_directory.is_finished(directory):
+        return None
+    if config.repetitions == 1:
+        phases = (_missing_of(directory / name, name, config.rounds) for name in config.algorithms)
+        return next((phase for phase in phases if phase is not None), "the comparison")
+    for number, part in enumerate(directories(directory, config)):
+        phase = missing_phase(part, config.repetition(number))
+        if phase is not None:
+            return f"{phase} in {part.name}"
+    return "the comparison"
+
+
+def check_finished(directory: Path, config: ExperimentConfig) -> None:
+    """Raises RunDirectoryError if a run is not finished, and says what is missing."""
+    phase = missing_phase(directory, config)
+    if phase is not None:
+        raise run_directory.RunDirectoryError(
+            f"The run in {directory} is not finished: {phase} is missing. The command that began "
+            "it continues it."
+        )
+
+
+def rounds_done(directory: Path) -> int:
+    """Returns the round of an algorithm's newest checkpoint; 0 if there is none."""
+    names = (
+        path.name[len(_CHECKPOINT) :] for path in directory.glob(f"checkpoints/{_CHECKPOINT}*")
+    )
+    return max((int(name) for name in names if name.isdecimal()), default=0)
+
+
+def _missing_of(directory: Path, algorithm: str, rounds: int) -> str | None:
+    done = rounds_done(directory)
+    if done < rounds:
+        return f"the training of {algorithm} after round {done} of {rounds}"
+    try:
+        adapted = json.loads((directory / results.ADAPTED).read_text())
+    except (OSError, ValueError):
+        return f"the evaluation of {algorithm}"
+    if not adapted.get("diverged") and not (directory / "keras_model" / "metadata.json").exists():
+        return f"the export of {algorithm}"
+    return None

@@ -18,6 +18,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # What trains, or starts programs; `make quick` leaves these out, and all that needs a runtime.
 SLOW_MODULES = frozenset(
     {
+        "test_alone",
         "test_benchmarks",
         "test_client_source",
         "test_cluster",

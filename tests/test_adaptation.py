@@ -60,6 +60,21 @@ class TestAdaptationEval:
             assert set(result) == {"num_support", "num_query", *METRICS}
             assert_curve(result, *sides, rate=0.1, batch_size=4, **budget)
 
+    def test_the_first_of_support_and_some_of_the_steps(self):
+        kwargs = dict(inner_steps=5, measured_every=2, sized_support=True, **ORDERED)
+        sizes = ((14, 3), (14, 100), (40, 10))
+        clients = [fm.client_dataset(*make_client(n, n), support_size=most) for n, most in sizes]
+        for (n, most), result in zip(sizes, evaluate(clients, **kwargs)):
+            support, query = ordered_sides(n)
+            support = tuple(array[:most] for array in support)
+            expected = reference.adaptation_curve(
+                initial_weights(), support, query, batch_size=4, rate=0.1, steps=5
+            )
+            assert (result["num_support"], result["num_query"]) == (len(support[1]), len(query[1]))
+            for metric in METRICS:
+                points = np.array(expected[metric])[[0, 2, 4, 5]]
+                np.testing.assert_allclose(result[metric], points, rtol=1e-5, atol=1e-5)
+
     def test_random_splits_and_orders_are_those_of_training(self):
         seed = tf.constant([3, 4], tf.int64)
         x, y = make_client(14, 14)

@@ -25,7 +25,7 @@ from tff_fedmeta.runtime import bytes_sent
 
 pytestmark = pytest.mark.usefixtures("tff_runtime")
 
-BUILDERS = {name: row.build for name, row in REGISTRY.items()}
+BUILDERS = {name: row.build for name, row in REGISTRY.items() if row.trains}
 LOCAL = dict(inner_learning_rate=0.1, inner_steps=2, batch_size=4)
 VALUE_TYPE = tff.types.to_type([(np.float32, [3, 2]), (np.float32, [4])])
 # "dp" makes a step of noise of nobody and never repeats: it has tests of its own.

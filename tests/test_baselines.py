@@ -18,7 +18,9 @@ EPOCHS, STEPS = dict(inner_epochs=2), dict(inner_steps=5)
 UNIFORM = dict(client_weighting=tff.learning.ClientWeighting.UNIFORM)
 
 
-BASELINES = {name: row.build for name, row in REGISTRY.items() if not row.meta_learning}
+BASELINES = {
+    name: row.build for name, row in REGISTRY.items() if row.trains and not row.meta_learning
+}
 
 # name -> the arguments that a builder needs
 ARGUMENTS = {

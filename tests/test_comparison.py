@@ -225,3 +225,42 @@ def test_other_metrics_are_told_in_their_own_unit():
     found = comparison.compare(runs, "fedavg", higher_is_better=False)
     (text,) = comparison_words.sentences(found, higher_is_better=False)
     assert "maml is better than fedavg by 0.475 of loss" in text
+
+
+def with_sizes(after, others=None):
+    """A result whose clients adapted on 5 examples too, and were taken to other clients."""
+    run = result([0.5] * len(after), after)
+    rows = [{"client_id": f"w{i}", "after": value} for i, value in enumerate(after)]
+    run["support_sizes"] = [
+        {"size": 5, "chosen": None, "clients": rows},
+        {"size": 50, "chosen": None, "clients": []},
+    ]
+    if others is not None:
+        run["others"] = [
+            {"client_id": f"w{i}", "before": 0.8, "after": value} for i, value in enumerate(others)
+        ]
+    return run
+
+
+def test_sizes_of_support_and_other_clients_are_means_over_repetitions():
+    runs = [
+        with_sizes([0.6, 0.7, None], [0.7, 0.8, 0.9]),
+        with_sizes([0.8, 0.9, 0.9], [0.5, 0.5, 0.5]),
+    ]
+    row = comparison.compare({"fedavg": runs}, None)["algorithms"]["fedavg"]
+    five, fifty = row["support_sizes"]
+    assert five["size"] == 5 and five["num_clients"] == 2  # one diverged once
+    assert five["mean"] == pytest.approx(np.mean([0.7, 0.8]))
+    assert five["ci95"][0] <= 0.75 <= five["ci95"][1]
+    assert fifty == {"size": 50, "mean": None, "ci95": [None, None], "num_clients": 0}
+    assert row["others"]["before"] == pytest.approx(0.8)
+    assert row["others"]["after"] == pytest.approx(np.mean([0.6, 0.65, 0.7]))
+    assert row["others"]["change"]["mean"] == pytest.approx(-0.15)
+    json.dumps(row, allow_nan=False)
+
+
+def test_what_was_not_measured_is_not_there():
+    row = comparison.compare({"fedavg": [random_result(0)]}, None)["algorithms"]["fedavg"]
+    assert "support_sizes" not in row and "others" not in row
+    mixed = [with_sizes([0.6]), result([0.5], [0.6])]
+    assert "support_sizes" not in comparison.compare({"a": mixed}, None)["algorithms"]["a"]

@@ -12,7 +12,7 @@ from conftest import cell
 import datasets
 from tff_fedmeta.algorithms.registry import hyperparameter_kinds
 from tff_fedmeta.config import ExperimentConfig
-from tff_fedmeta.experiment import adapted_client, plots, report, results, summary
+from tff_fedmeta.experiment import adapted_client, plots, protocols, report, results, summary
 
 CONFIG = ExperimentConfig.from_defaults(
     "emnist", datasets.DATASETS["emnist"].defaults, {}, {}, hyperparameter_kinds()
@@ -318,3 +318,64 @@ def test_every_algorithm_there_is_fits_into_one_figure_in_a_colour_of_its_own(tm
     figure.savefig(tmp_path / "figure.png")  # warns, which is an error, if the layout collapses
     colours = {str(line.get_color()) for line in figure.axes[0].lines if line.get_label() in names}
     assert len(names) > 10 and len(colours) == len(names)
+
+
+def with_sizes(run, *, at_5, others):
+    clients = [{"client_id": name, "after": after} for name, after in zip("ef", at_5)]
+    elsewhere = [{"client_id": n, "before": 0.5, "after": after} for n, after in zip("ef", others)]
+    sizes = [
+        {"size": 5, "chosen": None, "clients": clients},
+        {"size": 10, "chosen": None, "clients": clients[:1]},
+    ]
+    return {**run, "support_sizes": sizes, "others": elsewhere}
+
+
+def test_few_examples_and_other_clients_have_tables_and_a_panel():
+    found = gather(
+        adapted={
+            "reptile": with_sizes(RESULTS["reptile"], at_5=(0.6, 0.8), others=(0.3, 0.5)),
+            "fedavg": with_sizes(RESULTS["fedavg"], at_5=(0.4, 0.5), others=(0.5, 0.5)),
+        }
+    )
+    text = report.table(found)
+    assert cell(text, "reptile", "5") == "70.0 ± 10.0" and cell(text, "fedavg", "10") == "40.0"
+    assert "there were 2 with 5, 1 with 10." in text
+    assert cell(text, "reptile", "global on others") == "50.0"
+    assert cell(text, "reptile", "change") == "-10.0 ± 10.0"
+    panel = plots.plot(found).axes[5]
+    assert "few examples" in panel.get_title()
+    np.testing.assert_allclose(panel.lines[0].get_xydata(), [[5, 70], [10, 60]])
+    assert "Adapted on few examples" not in table() and "On other clients" not in table()
+
+
+def test_who_chose_is_said_where_not_all_did():
+    many = tuple(f"v{i}" for i in range(120))
+    task = types.SimpleNamespace(**{**vars(TASK), "validation_clients": many})
+    assert "chosen on 100 of the 120 validation clients, drawn by a fixed seed" in table(task=task)
+    every = dataclasses.replace(CONFIG, num_validation_clients=0)
+    assert "chosen on validation clients, the same way" in table(task=task, config=every)
+    some = protocols.choosing_clients(CONFIG, task)
+    assert len(set(some)) == 100 and list(some) == sorted(some, key=many.index) != list(many[:100])
+    assert some == protocols.choosing_clients(dataclasses.replace(CONFIG, seed=5), task)
+    assert protocols.choosing_clients(every, task) == many
+
+
+def test_a_client_alone_has_a_row_but_no_budget_and_a_line_in_the_plot():
+    names = ("local", "fedavg")
+    config = ExperimentConfig.from_defaults(
+        "emnist",
+        datasets.DATASETS["emnist"].defaults,
+        {"algorithms": names},
+        {},
+        hyperparameter_kinds(),
+    )
+    alone = adapted((0.1, None, 0.3), (0.1, None, 0.5))
+    found = gather(
+        config, TASK, {"fedavg": METRICS["fedavg"]}, {"local": alone, "fedavg": RESULTS["fedavg"]}
+    )
+    text = report.table(found)
+    assert cell(text, "local", "adapted").startswith("40.0") and "*local*: a client alone" in text
+    assert "up to 200 steps" in text
+    (line, *_) = plots.plot(found).axes[2].lines
+    assert line.get_label() == "alone, local: 2 steps at 0.02"
+    assert list(line.get_ydata()) == pytest.approx([0.4, 0.4])

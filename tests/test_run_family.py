@@ -18,7 +18,7 @@ from tff_fedmeta.algorithms import registry
 from tff_fedmeta.config import ExperimentConfig
 
 PAGE = Path(__file__).parent.parent / "docs" / "export.md"
-ALGORITHMS = tuple(registry.REGISTRY)
+ALGORITHMS = tuple(name for name, row in registry.REGISTRY.items() if row.trains)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,8 @@ def finished(cache, tmp_path_factory):
         f"--cache_dir={cache}",
         f"--output_dir={directory}",
         f"--model={cache / 'digits.keras'}",
-        f"--algorithms={','.join(ALGORITHMS)}",
+        f"--algorithms={','.join([*ALGORITHMS, 'local'])}",
+        "--hparam=local.adaptation_steps=45",
         "--only_digits",
         "--rounds=2",
         "--clients_per_round=3",
@@ -90,8 +91,8 @@ def taken_home(finished, algorithm):
     return home, how, json.loads((finished / algorithm / "adaptation_test.json").read_text())
 
 
-def query_and_batches(finished, cache, client_id):
-    """A client's query, and the batches of support of three steps, as in the evaluation."""
+def query_and_batches(finished, cache, client_id, steps=3):
+    """A client's query, and the batches of support of its steps, as in the evaluation."""
     import tensorflow as tf
 
     from tff_fedmeta.client import minibatches, support_query
@@ -104,9 +105,9 @@ def query_and_batches(finished, cache, client_id):
         examples, seed, support_fraction=config.support_fraction
     )
     plan = minibatches.plan_minibatches(
-        sides.num_support, seed, batch_size=config.batch_size, inner_steps=3
+        sides.num_support, seed, batch_size=config.batch_size, inner_steps=steps
     )
-    batches = [minibatches.gather_examples(sides.support, plan.indices(i)) for i in range(3)]
+    batches = [minibatches.gather_examples(sides.support, plan.indices(i)) for i in range(steps)]
     return sides.query, batches
 
 
@@ -184,3 +185,36 @@ def test_learnt_rates_are_one_for_every_weight_and_were_learnt(finished):
     assert [rate.shape for rate in rates] == [tuple(w.shape) for w in model.trainable_variables]
     assert all(np.std(rate) > 0 for rate in rates[-2:])
     assert not (finished / "maml" / "keras_model" / "adaptation_rates.npz").exists()
+
+
+def test_a_client_alone_starts_from_the_untrained_weights_and_takes_many_steps(finished, cache):
+    import tensorflow as tf
+
+    from tff_fedmeta import keras_files
+    from tff_fedmeta.experiment import own_model
+
+    result = json.loads((finished / "local" / "adaptation_test.json").read_text())
+    assert {path.name for path in (finished / "local").iterdir()} == {"adaptation_test.json"}
+    rate = result["chosen"]["inner_learning_rate"]
+    measured = [*range(0, 45, 2), 45]
+    assert rate in (0.05, 0.1) and result["chosen"]["steps"] in measured
+    (client, *_) = result["clients"]
+    query, batches = query_and_batches(finished, cache, client["client_id"], steps=45)
+    task = load_task("emnist", data_source="tff", cache_dir=cache, only_digits=True)
+    network = keras_files.open_model(cache / "digits.keras")
+    model = own_model.replace_network(task, network).build_keras_model()
+    model.compile(
+        tf.keras.optimizers.SGD(rate), tf.keras.losses.SparseCategoricalCrossentropy(True)
+    )
+    losses = [model.evaluate(*query, verbose=0)]
+    for x, y in batches:
+        model.train_on_batch(x, y)
+        losses.append(model.evaluate(*query, verbose=0))
+    assert [k for k, loss in enumerate(client["loss"]) if loss is not None] == measured
+    np.testing.assert_allclose(
+        [losses[k] for k in measured], [client["loss"][k] for k in measured], rtol=2e-3
+    )
+    text = (finished / "comparison.md").read_text()
+    assert "*local*: a client alone." in text and cell(text, "local", "versus") != "-"
+    with pytest.raises(ValueError, match="unpack"):
+        cell(text, "local", "gradients")

@@ -45,7 +45,7 @@ _PUBLIC = {
     "client_dataset_from": "client.data",
     "compose": "algorithms.composition",
     "differentiate_local_steps": "client.inner_loop:differentiate",
-    "evaluate_adaptation": "experiment.evaluation",
+    "evaluate_adaptation": "experiment.own_clients",
     "load_run": "experiment.saved_run",
     "local_runtime": "runtime.local",
     "open_model": "keras_files",

@@ -33,6 +33,8 @@ def build_adaptation_eval(
     head_layers: Optional[int] = None,
     local_layers: Union[str, Sequence[str]] = (),
     proximal_strength: float = 0.0,
+    measured_every: int = 1,
+    sized_support: bool = False,
 ) -> tff.Computation:
     """Builds the evaluation of an initialisation on clients it was not trained on.
 
@@ -57,11 +59,16 @@ def build_adaptation_eval(
       local_layers: Names of the layers that adapt instead, in a list or separated by commas.
       proximal_strength: How strongly adaptation is held to the weights that it starts from, >= 0;
         see `rules.ProximalSGD`.
+      measured_every: How many inner steps (or epochs) lie between two measurements, >= 1; the last
+        one is measured too.
+      sized_support: Whether clients say how many of their support examples, the first, they adapt
+        on: `client_dataset(support_size=...)`. Their query is the same for every size.
 
     Returns:
       A computation (ModelWeights@SERVER, clients@CLIENTS) -> list, in the order of the clients, of
       `OrderedDict(num_support=int32, num_query=int32, loss=float32 [K+1], <metric>=[K+1], ...)`.
-      Entry 0 is before adapting. A client with too few examples to split, or with a NaN or an
+      Entry 0 is before adapting. With `measured_every` m there are 1 + ceil(K / m) entries, and
+      entry k is after min(k m, K). A client with too few examples to split, or with a NaN or an
       infinity in its data, has num_support and num_query 0 and zeros for figures. TFF's
       worker refuses an empty list of clients.
 
@@ -75,7 +82,8 @@ def build_adaptation_eval(
             f"but got {inner_steps} and {inner_epochs}."
         )
     budget = checks.check_local_training(inner_learning_rate, batch_size, inner_epochs, inner_steps)
-    num_points = 1 + next(iter(budget.values()))
+    checks.check_count("measured_every", measured_every, 1)
+    num_points = 1 + -(-next(iter(budget.values())) // measured_every)
     checks.check_split(support_fraction, split)
     if learned_rates and inner_optimizer is not None:
         raise ValueError("learned_rates adapts by SGD with those rates; give no inner_optimizer.")
@@ -85,7 +93,7 @@ def build_adaptation_eval(
             "proximal_strength adapts by proximal SGD; give no learned_rates or inner_optimizer."
         )
     learned = learned_rates_of(learned_rates)
-    types = client_model.client_types(model_fn, learned)
+    types = client_model.client_types(model_fn, learned, sized_support=sized_support)
     fixed_rule = (
         ProximalSGD(inner_learning_rate, proximal_strength)
         if proximal_strength
@@ -95,9 +103,14 @@ def build_adaptation_eval(
     plan = functools.partial(
         minibatches.plan_minibatches, batch_size=batch_size, shuffle=shuffle, **budget
     )
-    split_client = functools.partial(
-        support_query.split_support_query, support_fraction=support_fraction, split=split
-    )
+
+    def split_client(
+        client: Mapping[str, Any], examples: Any, seed: tf.Tensor
+    ) -> support_query.SupportQuery:
+        sides = support_query.split_support_query(
+            examples, seed, support_fraction=support_fraction, split=split
+        )
+        return support_query.take_first(sides, client["support_size"]) if sized_support else sides
 
     def adapt_and_measure(
         model: Any, weights: Any, client: Mapping[str, Any]
@@ -105,7 +118,10 @@ def build_adaptation_eval(
         rates = client_model.assign_weights(model, weights)
         examples = client_model.as_batch(model, client["x"], client["y"])
         sides, steps = split_and_plan(
-            client_model.nothing_unless_finite(examples), client["seed"], split_client, plan
+            client_model.nothing_unless_finite(examples),
+            client["seed"],
+            functools.partial(split_client, client),
+            plan,
         )
         curves = _measured_training(
             model,
@@ -114,7 +130,7 @@ def build_adaptation_eval(
             learned.rule(model, rates) if learned else fixed_rule,
             [model.trainable_variables[index] for index in moving],
             num_points,
-            1 if inner_epochs is None else steps.steps_per_epoch,
+            measured_every * (1 if inner_epochs is None else steps.steps_per_epoch),
         )
         return collections.OrderedDict(
             num_support=sides.num_support, num_query=sides.num_query, **curves

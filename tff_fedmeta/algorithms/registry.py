@@ -20,6 +20,7 @@ from tff_fedmeta.config.hyperparameters import (
     FedProx,
     FedRecon,
     FedRep,
+    Local,
     MetaSGD,
     PerFedAvg,
     PFedMe,
@@ -35,7 +36,8 @@ class Algorithm:
 
     Attributes:
       builder: "module.function" in this package, imported on first use, or the function itself. It
-        is called as `builder(model_fn, **arguments)` and returns a learning process.
+        is called as `builder(model_fn, **arguments)` and returns a learning process; where nothing
+        trains, as `builder(model_fn)`, and returns the weights that clients adapt.
       hyperparameters: Its dataclass, with defaults, ranges and help.
       splits: Whether clients train on support and are judged on query.
       adapts: What moves when a client adapts: "all" weights, the "head" (of its hyperparameters,
@@ -43,6 +45,7 @@ class Algorithm:
         that it learnt, or all weights by "proximal" steps, held to the trained ones by its
         `proximal_strength`.
       meta_learning: Whether it belongs to the family, or is a baseline to compare with.
+      trains: Whether there are rounds of training.
       fixed: Arguments of the builder that the name stands for.
     """
 
@@ -51,6 +54,7 @@ class Algorithm:
     splits: bool = False
     adapts: str = "all"
     meta_learning: bool = True
+    trains: bool = True
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -91,7 +95,13 @@ REGISTRY: dict[str, Algorithm] = {
     "fedavg": Algorithm("baselines.build_fedavg", FedAvg, meta_learning=False),
     "fedprox": Algorithm("baselines.build_fedprox", FedProx, meta_learning=False),
     "fedsgd": Algorithm("baselines.build_fedsgd", hyperparameters.Server, meta_learning=False),
+    "local": Algorithm("local.untrained_weights", Local, meta_learning=False, trains=False),
 }
+
+
+def trains(name: str) -> bool:
+    """Returns whether an algorithm has rounds of training; one of a plugin not loaded has."""
+    return name not in REGISTRY or REGISTRY[name].trains
 
 
 def register_algorithm(

@@ -17,7 +17,11 @@ Arrays = tuple[Any, Any]  # (x, y): arrays [n, ...] or structures of them
 
 
 def client_dataset(
-    x: Any, y: Any, seed: Sequence[int] = (0, 0), role: Optional[Sequence[float]] = None
+    x: Any,
+    y: Any,
+    seed: Sequence[int] = (0, 0),
+    role: Optional[Sequence[float]] = None,
+    support_size: Optional[int] = None,
 ) -> tf.data.Dataset:
     """Makes the dataset that stands for one client: a single element with all of its examples.
 
@@ -27,11 +31,14 @@ def client_dataset(
       seed: Two integers from which the client's shuffling and support/query split derive. Give a
         client another seed in another round (`stream_seed`), or every epoch order repeats.
       role: A `failures.Role`, for processes built with `roles=True` alone, which need one.
+      support_size: How many support examples, the first, are adapted on, >= 1, for evaluations
+        built with `sized_support=True` alone, which need it.
 
     Returns:
       A dataset of one element `OrderedDict(x=[n, ...], y=[n, ...], seed=int64 [2])`. Arrays of
       float64, NumPy's default, become float32, Keras' default. All other dtypes stay, and must be
-      the dtypes of the model's `input_spec`: TFF converts nothing. A role follows as float32 [3].
+      the dtypes of the model's `input_spec`: TFF converts nothing. A role follows as float32 [3], a
+      size of support as an int32 scalar.
 
     Raises:
       ValueError: If x and y differ in their number of examples, or `seed` is not two integers.
@@ -50,6 +57,8 @@ def client_dataset(
     element = collections.OrderedDict(x=x, y=y, seed=seeds)
     if role is not None:
         element["role"] = np.asarray(role, np.float32)
+    if support_size is not None:
+        element["support_size"] = np.asarray(support_size, np.int32)
     return _one_element_dataset(element)
 
 
@@ -142,13 +151,16 @@ def client_dataset_from(
     return client_dataset(columns[x], columns[y], seed)
 
 
-def element_spec(input_spec: Any, roles: bool = False) -> "collections.OrderedDict[str, Any]":
+def element_spec(
+    input_spec: Any, roles: bool = False, sized_support: bool = False
+) -> "collections.OrderedDict[str, Any]":
     """Returns the spec of one client's element for a model's batched `input_spec`.
 
     Args:
       input_spec: A model's `input_spec`: a mapping with `x` and `y`, or a pair (x, y), of
         `tf.TensorSpec` whose batch dimension is None.
       roles: Whether the client has a role.
+      sized_support: Whether the client says how large its support is.
 
     Raises:
       ValueError: If `input_spec` is of another form or fixes the batch dimension.
@@ -163,6 +175,8 @@ def element_spec(input_spec: Any, roles: bool = False) -> "collections.OrderedDi
     spec = collections.OrderedDict(x=x, y=y, seed=tf.TensorSpec([2], tf.int64))
     if roles:
         spec["role"] = tf.TensorSpec([3], tf.float32)
+    if sized_support:
+        spec["support_size"] = tf.TensorSpec([], tf.int32)
     return spec
 
 

@@ -27,9 +27,14 @@ class Types(NamedTuple):
 
 
 def client_types(
-    model_fn: ModelFn, learned_rates: Optional[LearnedRates] = None, roles: bool = False
+    model_fn: ModelFn,
+    learned_rates: Optional[LearnedRates] = None,
+    roles: bool = False,
+    sized_support: bool = False,
 ) -> Types:
-    """Returns the TFF types of a model's weights and of a client, which may have a role.
+    """Returns the TFF types of a model's weights and of a client.
+
+    A client may have a role, and may say how large its support is.
 
     Raises:
       ValueError: If training moves statistics of the model, which are not aggregated and so would
@@ -40,7 +45,7 @@ def client_types(
     with tf.Graph().as_default():
         model = model_fn()
         weights = tff.learning.models.weights_type_from_model(model)
-        spec = client_data.element_spec(model.input_spec, roles)
+        spec = client_data.element_spec(model.input_spec, roles, sized_support)
         rates = [] if learned_rates is None else learned_rates.specs(model)
     if rates:
         behind = [tff.TensorType(r.dtype.as_numpy_dtype, r.shape) for r in rates]

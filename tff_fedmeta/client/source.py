@@ -73,6 +73,7 @@ class ClientSource:
         seed: Sequence[int] = (0, 0),
         role: Sequence[float] | None = None,
         relabel: Callable[[Any], Any] | None = None,
+        support_size: int | None = None,
     ) -> ClientReference:
         """Returns a client by reference, in the place of its dataset.
 
@@ -81,8 +82,9 @@ class ClientSource:
           seed: As in `client_dataset`.
           role: As in `client_dataset`.
           relabel: Makes other targets of the client's own.
+          support_size: As in `client_dataset`.
         """
-        return ClientReference(self, client_id, tuple(seed), role, relabel)
+        return ClientReference(self, client_id, tuple(seed), role, relabel, support_size)
 
     def __repr__(self) -> str:
         call = self._open_reader
@@ -125,6 +127,7 @@ class ClientReference(NamedTuple):
       seed: As in `client_dataset`.
       role: As in `client_dataset`.
       relabel: Makes other targets of the client's own, if anything.
+      support_size: As in `client_dataset`.
     """
 
     source: Callable[[str], client_data.Arrays]
@@ -132,13 +135,14 @@ class ClientReference(NamedTuple):
     seed: Sequence[int] = (0, 0)
     role: Sequence[float] | None = None
     relabel: Callable[[Any], Any] | None = None
+    support_size: int | None = None
 
     def load_dataset(self) -> tf.data.Dataset:
         """Reads the client and returns its `client_dataset`."""
         x, y = self.source(self.client_id)
         if self.relabel is not None:
             y = self.relabel(y)
-        return client_data.client_dataset(x, y, self.seed, self.role)
+        return client_data.client_dataset(x, y, self.seed, self.role, self.support_size)
 
 
 def client_of(
@@ -147,8 +151,9 @@ def client_of(
     seed: Sequence[int],
     role: Sequence[float] | None = None,
     relabel: Callable[[Any], Any] | None = None,
+    support_size: int | None = None,
 ) -> Any:
     """Returns a client: by reference if a source reads it, else as the dataset that it is."""
     if isinstance(read, ClientSource):
-        return read.client(client_id, seed, role, relabel)
-    return ClientReference(read, client_id, seed, role, relabel).load_dataset()
+        return read.client(client_id, seed, role, relabel, support_size)
+    return ClientReference(read, client_id, seed, role, relabel, support_size).load_dataset()

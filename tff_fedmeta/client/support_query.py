@@ -27,6 +27,18 @@ class SupportQuery(NamedTuple):
 Split = Callable[[Any, tf.Tensor], SupportQuery]
 
 
+def take_first(sides: SupportQuery, most: tf.Tensor) -> SupportQuery:
+    """Returns the two sides with at most `most` examples, the first, in support.
+
+    Args:
+      sides: The two sides of a client's data.
+      most: int32 scalar, >= 0.
+    """
+    kept = tf.minimum(sides.num_support, most)
+    support = tf.nest.map_structure(lambda tensor: tensor[:kept], sides.support)
+    return sides._replace(support=support, num_support=kept)
+
+
 def split_support_query(
     examples: Any, seed: tf.Tensor, *, support_fraction: float = 0.5, split: str = "random"
 ) -> SupportQuery:

@@ -44,7 +44,8 @@ def configuration(
     }
     for name in FILES:
         said[name] = _hash_of_file(name, values[name]) if _is_file(data_set, name, values) else None
-    for name, kind in (("algorithms", str), ("adaptation_learning_rates", float)):
+    lists = {"algorithms": str, "adaptation_learning_rates": float, "support_sizes": int}
+    for name, kind in lists.items():
         if said[name] is not None:
             said[name] = tuple(_parsed(name, text, kind) for text in said[name])
     algorithms = said["algorithms"] or defaults["algorithms"]
@@ -118,4 +119,5 @@ def _parsed(name: str, text: str, kind: type) -> Any:
     try:
         return kind(text.strip())
     except ValueError:
-        raise ValueError(f"--{name} must be numbers, but got {text!r}.") from None
+        what = "whole numbers" if kind is int else "numbers"
+        raise ValueError(f"--{name} must be {what}, but got {text!r}.") from None

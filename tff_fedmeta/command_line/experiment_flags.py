@@ -51,7 +51,10 @@ _RUNNING = [
     Flag("ray_address", str, None, "Of a Ray cluster: auto or HOST:PORT [Ray on this machine]."),
 ]
 _TRAINING = ("algorithms", "rounds", "clients_per_round", "batch_size", "inner_epochs")
-_EVALUATION = ("support_fraction", "adaptation", "num_test_clients", "rounds_per_evaluation")
+_EVALUATION = (
+    *("support_fraction", "adaptation", "num_validation_clients", "num_test_clients"),
+    *("rounds_per_evaluation", "support_sizes", "forgetting_clients"),
+)
 FILES = ("model", "initial_model")  # flags that name files, of which the configuration has hashes
 
 

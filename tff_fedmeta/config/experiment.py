@@ -77,6 +77,22 @@ class ExperimentConfig:
         "own: what an algorithm adapts, the head of ANIL for one; all: all weights, in every row.",
         choices=ADAPTATIONS,
     )
+    support_sizes: tuple[int, ...] = setting(
+        (),
+        "Test clients adapt on their first 5, 10, ... support examples too, to the same query.",
+        at_least=1,
+    )
+    forgetting_clients: int = setting(
+        0,
+        "Other test clients on whose query each adapted model is measured too; 0: none.",
+        at_least=0,
+    )
+    num_validation_clients: int = setting(
+        100,
+        "The most validation clients that choose rate and steps of adaptation, drawn by a fixed "
+        "seed; 0: all.",
+        at_least=0,
+    )
     data_source: str = setting("auto", "Where the clients come from.", flag=False)
     task_options: Mapping[str, Any] = setting({}, "Options of the data set.", flag=False)
     seed: int = setting(0, "Seed of all randomness.", at_least=0, at_most=2**31 - 1)
@@ -128,6 +144,8 @@ class ExperimentConfig:
             )
         for rate in rates:
             checks.check_limits("adaptation_learning_rates", rate, above=0, at_most=MOST_RATE)
+        for size in self.support_sizes:
+            checks.check_count("support_sizes", size, 1)
         if not self.algorithms or len(set(self.algorithms)) != len(self.algorithms):
             raise ValueError(
                 f"algorithms must be one or more different names, but got {list(self.algorithms)}."
@@ -255,7 +273,7 @@ class ExperimentConfig:
         try:
             values = json.loads(text)
             config_hash = values.pop("config_hash")
-            for name in ("algorithms", "adaptation_learning_rates"):
+            for name in ("algorithms", "adaptation_learning_rates", "support_sizes"):
                 values[name] = tuple(values[name])
             config = cls(**values)
         except (KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -44,6 +44,19 @@ class Server:
 
 
 @dataclasses.dataclass(frozen=True)
+class Local:
+    """Hyperparameters of a client that learns alone."""
+
+    adaptation_steps: int = setting(200, "The most steps of a client alone.", at_least=1)
+    inner_learning_rate: float = setting(
+        0.1, "A rate to choose from beside those of adaptation.", above=0
+    )
+
+    def __post_init__(self) -> None:
+        schema.check(self)
+
+
+@dataclasses.dataclass(frozen=True)
 class FedAvg(Server):
     """Hyperparameters of federated averaging, and of every algorithm with local steps."""
 

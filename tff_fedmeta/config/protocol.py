@@ -1,6 +1,7 @@
 """How initialisations are judged on clients that were not trained on. Needs no TensorFlow."""
 
 import dataclasses
+from typing import Optional
 
 from tff_fedmeta import checks
 
@@ -20,6 +21,10 @@ class AdaptationProtocol:
       steps: The most steps of adaptation, >= 0.
       learning_rates: The rates to choose from, each > 0. Learnt rates are used as they are.
       seed: From which splits and orders derive, >= 0; they depend on it and a client's id alone.
+      measured_every: Steps between two measurements, >= 1. A curve has an entry for every step all
+        the same; those not measured are NaN, and are not chosen.
+      support_size: Clients adapt on so many support examples, the first, >= 1, and those who have
+        fewer are not measured; None: on all. The query stays the same.
 
     Raises:
       ValueError: If a value is out of its range.
@@ -31,12 +36,17 @@ class AdaptationProtocol:
     steps: int = 5
     learning_rates: tuple[float, ...] = (0.01, 0.05, 0.1)
     seed: int = 0
+    measured_every: int = 1
+    support_size: Optional[int] = None
 
     def __post_init__(self) -> None:
         checks.check_split(self.support_fraction, self.split)
         checks.check_count("batch_size", self.batch_size, 1)
         checks.check_count("steps", self.steps, 0)
         checks.check_count("seed", self.seed, 0)
+        checks.check_count("measured_every", self.measured_every, 1)
+        if self.support_size is not None:
+            checks.check_count("support_size", self.support_size, 1)
         if not self.learning_rates:
             raise ValueError("learning_rates must be one or more numbers > 0, but there are none.")
         for rate in self.learning_rates:

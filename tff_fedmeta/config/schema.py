@@ -110,7 +110,8 @@ def describe(field: "dataclasses.Field[Any]") -> str:
         end = "." if text.endswith(".") else ""
         text = f"{text.rstrip('.')} ({limits}){end}"
     default = default_of(field)
-    return text if default in (None, REQUIRED, {}, []) else f"{text} [{in_words(default)}]"
+    nothing: tuple[Any, ...] = (None, REQUIRED, {}, [], ())
+    return text if default in nothing else f"{text} [{in_words(default)}]"
 
 
 def in_words(value: Any) -> str:

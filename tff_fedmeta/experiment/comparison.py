@@ -52,7 +52,10 @@ def compare(
       "p90", "ci95": [low, high]}, "share_hurt", "gain": {"mean", "ci95"}, "versus_baseline":
       {"mean", "ci95", "wins", "ties", "losses"} | None, "diverged": number of clients,
       "repetitions": [{"before", "after"}: mean over clients of each repetition]}}, "num_clients",
-      "repetitions", "data_source"}. "gain" is after minus before, "versus_baseline" the
+      "repetitions", "data_source"}. Where it was measured, an algorithm has "support_sizes":
+      [{"size", "mean", "ci95", "num_clients"}], after adapting on so many support examples, and
+      "others": {"before": mean, "after": mean, "change": {"mean", "ci95"}}, on the query of other
+      clients before and after adapting. "gain" is after minus before, "versus_baseline" the
       algorithm's after minus the baseline's, in the metric's own unit, so it is negative where a
       lower metric is lower still. An interval of fewer than two clients is [None, None], as is a
       mean of none.
@@ -88,6 +91,8 @@ def compare(
             else _versus(frame["after"], reference, sign, seed),
             "diverged": int(len(frame) - len(both)),
             "repetitions": [_means(client_values([run], metric)) for run in results[name]],
+            **_by_support_size(results[name], seed),
+            **_on_others(results[name], seed),
         }
     return {
         "metric": metric,
@@ -112,11 +117,10 @@ def client_values(runs: Repetitions, metric: str) -> pd.DataFrame:
         after = run["chosen"]["steps"]
         for client in run["clients"]:
             curve = client[metric]
-            rows.append((client["client_id"], curve[0], curve[after]))
-    frame = pd.DataFrame(rows, columns=["client_id", "before", "after"]).set_index("client_id")
-    frame = frame.astype(float).replace([np.inf, -np.inf], np.nan)
-    diverged = frame.isna().groupby(level=0, sort=False).any()
-    return frame.groupby(level=0, sort=False).mean().mask(diverged)
+            rows.append(
+                {"client_id": client["client_id"], "before": curve[0], "after": curve[after]}
+            )
+    return _over_repetitions([rows])
 
 
 def distribution(values: Any, seed: int = 0) -> dict[str, Any]:
@@ -188,3 +192,35 @@ def _versus(after: pd.Series, reference: pd.Series, sign: int, seed: int) -> dic
 def _means(frame: pd.DataFrame) -> dict[str, float | None]:
     finite = frame.dropna()
     return {name: float(finite[name].mean()) if len(finite) else None for name in finite}
+
+
+def _by_support_size(runs: Repetitions, seed: int) -> dict[str, Any]:
+    """Returns the figures of each size of support, where all repetitions measured them."""
+    if not all("support_sizes" in run for run in runs):
+        return {}
+    rows = []
+    for parts in zip(*(run["support_sizes"] for run in runs)):
+        after = _over_repetitions([part["clients"] for part in parts]).get("after", pd.Series([]))
+        figures = _mean_and_interval(after.dropna(), seed)
+        count = int(after.notna().sum())
+        rows.append({"size": parts[0]["size"], **figures, "num_clients": count})
+    return {"support_sizes": rows}
+
+
+def _on_others(runs: Repetitions, seed: int) -> dict[str, Any]:
+    """Returns how adapted models do on other clients, where all repetitions measured it."""
+    if not all(run.get("others") for run in runs):
+        return {}
+    frame = _over_repetitions([run["others"] for run in runs]).dropna()
+    change = _mean_and_interval(frame["after"] - frame["before"], seed)
+    return {"others": {**_means(frame), "change": change}}
+
+
+def _over_repetitions(parts: Sequence[Sequence[Mapping[str, Any]]]) -> pd.DataFrame:
+    """Returns each client's mean over repetitions, a row a client; NaN if any has none."""
+    frame = pd.DataFrame([row for rows in parts for row in rows])
+    if frame.empty:
+        return frame
+    frame = frame.set_index("client_id").astype(float).replace([np.inf, -np.inf], np.nan)
+    missing = frame.isna().groupby(level=0, sort=False).any()
+    return frame.groupby(level=0, sort=False).mean().mask(missing)

@@ -6,7 +6,7 @@ Validation clients choose rate and steps of adaptation; then test clients are me
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Callable, Optional, Union
+from typing import Any, Callable, Optional
 
 import numpy as np
 import tensorflow_federated as tff
@@ -15,7 +15,6 @@ import tqdm
 from tff_fedmeta import seeds
 from tff_fedmeta.algorithms import adaptation
 from tff_fedmeta.client import data as client_data
-from tff_fedmeta.client import layers
 from tff_fedmeta.client import source as client_source
 from tff_fedmeta.client.model import ModelFn
 from tff_fedmeta.config.protocol import AdaptationProtocol
@@ -26,6 +25,8 @@ _LOG = logging.getLogger(__name__)
 
 # Clients evaluated in one call of TFF, whose memory grows with their number.
 _CLIENTS_PER_CALL = 50
+# More support examples than any client has.
+_ALL = 2**31 - 1
 
 Evaluators = Mapping[Optional[float], tff.Computation]
 Read = Callable[[str], client_data.Arrays]
@@ -52,6 +53,8 @@ def build_evaluators(
             head_layers=scope.head_layers,
             local_layers=scope.local_layers,
             proximal_strength=scope.proximal_strength,
+            measured_every=protocol.measured_every,
+            sized_support=True,
         )
         for rate in rates
     }
@@ -75,14 +78,32 @@ def adaptation_curves(
         chunk = client_ids[start : start + _CLIENTS_PER_CALL]
         clients = [
             client_source.client_of(
-                read, client, seeds.stream_seed(protocol.seed, "adaptation", client)
+                read,
+                client,
+                seeds.stream_seed(protocol.seed, "adaptation", client),
+                support_size=protocol.support_size or _ALL,
             )
             for client in chunk
         ]
-        results += evaluator(weights, clients)
+        results += [_by_steps(protocol, result) for result in evaluator(weights, clients)]
         if bar is not None:
             bar.update(len(chunk))
     return results
+
+
+def _by_steps(protocol: AdaptationProtocol, result: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns a client's result with an entry for each step, NaN where none was measured."""
+    found = dict(result)
+    if protocol.support_size is not None and found["num_support"] < protocol.support_size:
+        found["num_query"] = 0  # too small for what is asked
+    if protocol.measured_every > 1:
+        last = protocol.steps
+        measured = [*range(0, last, protocol.measured_every), last]
+        for name, points in result.items():
+            if np.ndim(points):
+                found[name] = np.full(last + 1, np.nan, np.float32)
+                found[name][measured] = points
+    return found
 
 
 def validation_curves(
@@ -127,8 +148,10 @@ def choose_and_measure(
 
     Returns:
       What `adaptation_test.json` holds: {"metric", "steps": [0, ..., K], "chosen":
-      {"inner_learning_rate", "steps"}, "clients": a dict for each measured client with "client_id",
-      "num_support", "num_query" and each metric as a list of K + 1 numbers, null where not finite,
+      {"inner_learning_rate", "steps"}, "validation": {"mean": the metric of what was chosen, over
+      the "clients" that chose}, "clients": a dict for each measured client with "client_id",
+      "num_support", "num_query" and each metric as a list of K + 1 numbers, null where not finite
+      or not measured,
       "skipped_clients": ids of clients too small to split or with data that are not finite,
       "diverged_clients", "summary": of `summary.summarize`}.
 
@@ -141,6 +164,7 @@ def choose_and_measure(
         validation = validation_curves(protocol, evaluators, weights, validation_clients, read, bar)
         rate, steps = summary.choose_adaptation(validation, metric, higher_is_better)
         curves = adaptation_curves(protocol, evaluators[rate], weights, test_clients, read, bar)
+    chose = [float(row[metric][steps]) for row in summary.measurable(validation[rate])]
     clients = [
         {"client_id": client, **{name: _plain(value) for name, value in result.items()}}
         for client, result in zip(test_clients, curves)
@@ -156,6 +180,7 @@ def choose_and_measure(
         "metric": metric,
         "steps": list(range(protocol.steps + 1)),
         "chosen": {"inner_learning_rate": rate, "steps": steps},
+        "validation": {"mean": float(np.mean(chose)), "clients": len(chose)},
         "clients": rows,
         "skipped_clients": skipped,
         "diverged_clients": diverged,
@@ -194,73 +219,6 @@ def measure_nothing(
         "diverged_clients": [row["client_id"] for row in rows],
         "summary": summary.summary_of_nothing(),
     }
-
-
-def evaluate_adaptation(
-    weights: Any,
-    model_fn: ModelFn,
-    protocol: AdaptationProtocol,
-    validation_clients: Mapping[str, client_data.Arrays],
-    test_clients: Mapping[str, client_data.Arrays],
-    *,
-    metric: str = "accuracy",
-    higher_is_better: bool = True,
-    learned_rates: Union[bool, str] = False,
-    head_layers: Optional[int] = None,
-    local_layers: Union[str, Sequence[str]] = (),
-    proximal_strength: float = 0.0,
-) -> dict[str, Any]:
-    """Runs the whole protocol on clients of your own, within a runtime.
-
-        protocol = fm.AdaptationProtocol(steps=5, learning_rates=(0.01, 0.1))
-        with fm.local_runtime():
-            result = fm.evaluate_adaptation(weights, model_fn, protocol, validation, test)
-        result["summary"]["after"]["mean"]
-
-    Args:
-      weights: The trained `ModelWeights`, e.g. `process.get_model_weights(state)`.
-      model_fn: A no-argument function returning a fresh `tff.learning.models.VariableModel`.
-      protocol: How clients adapt and are measured.
-      validation_clients: Id -> (x [n, ...], y [n, ...]) of the clients that choose rate and steps.
-      test_clients: The same for the clients that are measured, once.
-      metric: Name of a metric of the model, or "loss".
-      higher_is_better: Whether more of it is better.
-      learned_rates: Which learnt rates the weights hold, to adapt by (Meta-SGD); see
-        `build_adaptation_eval`.
-      head_layers: How many layers with weights adapt, counted from the end (ANIL); None means all.
-      local_layers: Names of the layers that adapt instead (FedRecon).
-      proximal_strength: How strongly adaptation is held to the trained weights (pFedMe), >= 0.
-
-    Returns:
-      As `choose_and_measure`: {"chosen": {"inner_learning_rate", "steps"}, "clients": [...],
-      "summary": {"before": {"mean", "std", "p10", "p50", "p90"}, "after", "share_hurt"}, ...}.
-
-    Raises:
-      ValueError: If the two groups share a client, the model has no such metric, or a group has no
-        client that can be measured.
-    """
-    both = sorted(set(validation_clients) & set(test_clients))
-    if both:
-        raise ValueError(
-            f"Validation and test clients must differ, but both groups have {', '.join(both)}."
-        )
-    scope = Scope(learned_rates, head_layers, proximal_strength, layers.names_of(local_layers))
-    evaluators = build_evaluators(protocol, model_fn, scope)
-    some = next(iter(evaluators.values())).type_signature.result.member
-    names = [name for name in dir(some) if name not in ("num_support", "num_query")]
-    if metric not in names:
-        raise ValueError(f"metric must be one of: {', '.join(names)}; got {metric!r}.")
-    clients = {**validation_clients, **test_clients}
-    return choose_and_measure(
-        protocol,
-        evaluators,
-        weights,
-        clients.__getitem__,
-        list(validation_clients),
-        list(test_clients),
-        metric=metric,
-        higher_is_better=higher_is_better,
-    )
 
 
 def _plain(value: Any) -> Any:

@@ -58,18 +58,22 @@ def by_steps(axes: Axes, found: Results) -> None:
         if found.diverged(name):
             continue
         curves = np.array([client[metric] for client in run["clients"]], np.float64)
-        curves = curves[np.isfinite(curves).all(axis=1)]  # without those that diverged at any step
+        measured = np.isfinite(curves).any(axis=0)  # not every step of many is
+        chosen = run["chosen"]["steps"]
+        # Without the clients that diverged at any step.
+        curves = curves[np.isfinite(curves[:, measured]).all(axis=1)]
         if not len(curves):
             continue
-        mean, chosen = curves.mean(axis=0), run["chosen"]["steps"]
+        steps = np.array(run["steps"])[measured]
+        mean = curves.mean(axis=0)
         label = f"{name}: {chosen} steps at {results.rate_in_words(run['chosen'])}"
         if name not in found.metrics and found.metrics:  # alone it takes many more steps
-            axes.axhline(mean[chosen], linestyle=":", color=color, label=label)
+            axes.axhline(mean[chosen], linestyle=":", color=color, label=f"alone, {label}")
             continue
-        axes.plot(run["steps"], mean, color=color, label=label)
+        axes.plot(steps, mean[measured], color=color, label=label)
         if len(curves) > 1:
-            bounds = [comparison.interval(point, found.config.seed) for point in curves.T]
-            axes.fill_between(run["steps"], *np.array(bounds).T, color=color, alpha=0.12)
+            bounds = [comparison.interval(at, found.config.seed) for at in curves[:, measured].T]
+            axes.fill_between(steps, *np.array(bounds).T, color=color, alpha=0.12)
         axes.plot(chosen, mean[chosen], "o", color=color, ms=8)
     first = " of the first repetition" if found.comparison["repetitions"] > 1 else ""
     axes.set(
@@ -165,6 +169,37 @@ def paired_differences(axes: Axes, found: Results) -> None:
     )
 
 
+def by_support_size(axes: Axes, found: Results) -> None:
+    """Draws the mean of test clients against the number of support examples adapted on."""
+    unit = comparison_words.Unit(found.task.metric)
+    for name, row in found.comparison["algorithms"].items():
+        points = [point for point in row.get("support_sizes", []) if point["mean"] is not None]
+        if not points:
+            continue
+        means = unit.factor * np.array([point["mean"] for point in points])
+        bounds = [[p["mean"] if b is None else b for b in p["ci95"]] for p in points]
+        low, high = unit.factor * np.array(bounds).T
+        sizes = [point["size"] for point in points]
+        color = _color(found, name)
+        axes.errorbar(
+            sizes,
+            means,
+            yerr=[means - low, high - means],
+            fmt="o-",
+            ms=4,
+            capsize=3,
+            color=color,
+            label=name,
+        )
+        axes.axhline(unit.factor * row["after"]["mean"], linestyle=":", color=color, alpha=0.5)
+    axes.set(
+        title="Adapted on few examples: mean and 95 % interval (dotted: on all support)",
+        xlabel="support examples",
+        ylabel=f"query {found.task.metric}" + (", in %" if unit.is_share else ""),
+    )
+    axes.legend()
+
+
 PLOTS: tuple[Panel, ...] = (by_rounds, by_budget, by_steps, by_client, paired_differences)
 _COLUMNS = 3
 
@@ -172,7 +207,9 @@ _COLUMNS = 3
 def plot(found: Results, kind: type[Figure] = Figure) -> Figure:
     """Draws all panels, in a figure of this kind."""
     config, task = found.config, found.task
-    rows = -(-len(PLOTS) // _COLUMNS)
+    sized = any("support_sizes" in row for row in found.comparison["algorithms"].values())
+    panels = (*PLOTS, by_support_size) if sized else PLOTS
+    rows = -(-(len(panels) + 1) // _COLUMNS)  # one place is for words
     # An object of its own instead of pyplot's global state: no display is needed.
     figure = kind(figsize=(6.5 * _COLUMNS, 5 * rows), layout="constrained")
     every = figure.subplots(rows, _COLUMNS, squeeze=False).flat
@@ -184,7 +221,7 @@ def plot(found: Results, kind: type[Figure] = Figure) -> Figure:
         f"{config.dataset} (data source: {task.data_source}), {config.rounds} rounds of "
         f"{config.clients_per_round} clients, {seeds}"
     )
-    for panel, axes in zip(PLOTS, every):
+    for panel, axes in zip(panels, every):
         panel(axes, found)
         axes.grid(alpha=0.3)
     left = list(every)

@@ -75,6 +75,8 @@ def _privacy(found: Results) -> list[str]:
     if promise.noise_multiplier == 0:
         return ["privacy: none, because there is no noise"]
     frames = [frame for of_algorithm in found.metrics.values() for frame in of_algorithm]
+    if not frames:
+        return ["privacy: nothing was trained, so nothing was learnt of training clients"]
     spent = max(frame["privacy/epsilon"].max() for frame in frames)
     poisson = promise.sampling == "poisson"
     return [

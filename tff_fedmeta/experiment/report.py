@@ -5,24 +5,25 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
-import pandas as pd
-import tabulate  # type: ignore[import-untyped]
 from matplotlib.figure import Figure
 
+from tff_fedmeta.algorithms.registry import trains
 from tff_fedmeta.config import ExperimentConfig
 from tff_fedmeta.experiment import (
     comparison,
     comparison_words,
     plots,
+    protocols,
     remarks,
+    report_tables,
     results,
     run_directory,
     task_facts,
-    task_measures,
 )
 from tff_fedmeta.experiment.adapted_client import AdaptedClient
+from tff_fedmeta.experiment.report_tables import measures_table
 from tff_fedmeta.experiment.results import Results
 
 EXAMPLE = "example_client.png"
@@ -106,7 +107,7 @@ def table(found: Results) -> str:
         f"{len(task.test_clients)} test clients; the figures are over the "
         f"{compared['num_clients']} test clients that can be split, each counting the same"
         f"{percent}.",
-        _markdown({name: _figures(found, name) for name in config.algorithms}),
+        _table(found, report_tables.figures),
         "\n\n".join(found.sentences),
         "*global*: the trained model as it is; *adapted*: after adapting on a client's support "
         f"({config.support_fraction:.0%} of its examples), both measured on its query (the rest). "
@@ -118,15 +119,18 @@ def table(found: Results) -> str:
             if repeated
             else ""
         ),
+        *(_alone(config, name) for name in config.algorithms if not trains(name)),
         "## Clients",
-        _markdown({name: _clients(found, name) for name in config.algorithms}),
+        _table(found, report_tables.clients),
         "*p10 / p50 / p90*: percentiles of adapted clients. *hurt*: share of clients whom adapting "
         "left worse off. "
         + (f"*win, tie, loss*: clients against {baseline}. " if baseline is not None else "")
-        + "*adaptation*: steps and rate, chosen on validation clients, the same way for every row "
-        "(learnt rates are used as they are); test clients were read once, afterwards.",
+        + f"*adaptation*: steps and rate, chosen on {_choosing(config, task)}, the same way for "
+        "every row (learnt rates are used as they are); test clients were read once, afterwards.",
+        *_by_support_size(found),
+        *_on_others(found),
         "## Budget" + (" of a repetition, on average" if repeated else ""),
-        _markdown({name: _budget(found, name) for name in found.metrics}),
+        _table(found, report_tables.budget),
         f"Every row had the same {config.rounds:,} rounds and cohorts of "
         f"{config.clients_per_round}. *examples*: those that clients walked in training. "
         "*gradients*: gradient evaluations, each of a batch; a Hessian-vector product is two.",
@@ -139,114 +143,56 @@ def table(found: Results) -> str:
     return "\n\n".join(text for text in paragraphs if text) + "\n"
 
 
-def _markdown(rows: Mapping[str, Mapping[str, str]]) -> str:
-    frame = pd.DataFrame.from_dict(rows, orient="index")
-    frame.index.name = "algorithm"
-    tabulate.MIN_PADDING = 0  # or headers are two wider than they need, too wide for a terminal
-    # As text: tabulate would otherwise round what looks like a number.
-    return frame.to_markdown(disable_numparse=True) if rows else ""
+def _table(found: Results, row_of: Callable[[Results, str], dict[str, str]]) -> str:
+    """Returns a table with a row for each algorithm that has one; "" without any."""
+    rows = {name: row_of(found, name) for name in found.config.algorithms}
+    return report_tables.markdown({name: row for name, row in rows.items() if row})
 
 
-def _figures(found: Results, name: str) -> dict[str, str]:
-    row, unit = found.comparison["algorithms"][name], comparison_words.Unit(found.task.metric)
-
-    def with_interval(value: float | None, bounds: Sequence[float | None], write: Any) -> str:
-        low, high = bounds
-        half = "" if low is None or high is None else f" ± {unit.number((high - low) / 2)}"
-        return write(value) + half
-
-    figures = {
-        "global": unit.number(row["before"]["mean"]),
-        "adapted": with_interval(row["after"]["mean"], row["after"]["ci95"], unit.number),
-        "gain": with_interval(row["gain"]["mean"], row["gain"]["ci95"], unit.signed),
-    }
-    if found.diverged(name):
-        figures = dict.fromkeys(figures, "diverged")
-    if found.comparison["baseline"] is not None:
-        versus = row["versus_baseline"] or {"mean": None, "ci95": [None, None]}
-        low, high = versus["ci95"]
-        figures["versus"] = unit.signed(versus["mean"])
-        figures["95 %"] = "-" if low is None else f"{unit.signed(low)} to {unit.signed(high)}"
-    return figures
-
-
-def _clients(found: Results, name: str) -> dict[str, str]:
-    row, unit = found.comparison["algorithms"][name], comparison_words.Unit(found.task.metric)
-    figures = {
-        "p10 / p50 / p90": " / ".join(unit.number(row["after"][p]) for p in ("p10", "p50", "p90")),
-        "hurt": f"{row['share_hurt']:.1%}",
-    }
-    if found.comparison["baseline"] is not None:
-        versus = row["versus_baseline"]
-        figures["win, tie, loss"] = (
-            f"{versus['wins']}, {versus['ties']}, {versus['losses']}" if versus else "-"
-        )
-    figures["adaptation"] = (
-        "diverged"
-        if found.diverged(name)
-        else _ways([run["chosen"] for run in found.adapted[name]])
+def _alone(config: ExperimentConfig, name: str) -> str:
+    steps = config.hyperparameters[name]["adaptation_steps"]
+    return (
+        f"*{name}*: a client alone. Nothing is trained together: *global* are the weights that "
+        "training starts from, *adapted* what a client reaches from them on its own support, with "
+        f"up to {steps} steps."
     )
-    return figures
 
 
-def _ways(chosen: Sequence[Mapping[str, Any]]) -> str:
-    """Returns "8 at 0.02", or "8-10 at 0.02-0.05" of repetitions that chose differently."""
-    steps = sorted({each["steps"] for each in chosen})
-    rates = sorted({each["inner_learning_rate"] or 0.0 for each in chosen})
-    ends = [f"{rate:g}" if rate else "learnt" for rate in dict.fromkeys((rates[0], rates[-1]))]
-    return f"{'-'.join(map(str, dict.fromkeys((steps[0], steps[-1]))))} at {'-'.join(ends)}"
+def _choosing(config: ExperimentConfig, task: Any) -> str:
+    chose, there = len(protocols.choosing_clients(config, task)), len(task.validation_clients)
+    if chose == there:
+        return "validation clients"
+    return (
+        f"{chose:,} of the {there:,} validation clients, drawn by a fixed seed "
+        "(--num_validation_clients=0 takes all)"
+    )
 
 
-def _budget(found: Results, name: str) -> dict[str, str]:
-    frames = found.metrics[name]
-    rows = [_budget_of_run(frame, found.config.clients_per_round) for frame in frames]
-    mean = pd.DataFrame(rows).mean()
-    down, up, total = (_megabytes(mean[name]) for name in ("down", "up", "total"))
-    return {
-        "examples": f"{mean['examples']:,.0f}",
-        "gradients": f"{mean['gradients']:,.0f}",
-        "MB down / up": f"{down} / {up}",
-        "MB in all": total,
-        "seconds": f"{mean['seconds']:,.0f}",
-    }
+def _by_support_size(found: Results) -> list[str]:
+    table_of_sizes = _table(found, report_tables.by_support_size)
+    if not table_of_sizes:
+        return []
+    counts = next(
+        [f"{row['num_clients']:,} with {row['size']:,}" for row in each["support_sizes"]]
+        for each in found.comparison["algorithms"].values()
+        if "support_sizes" in each
+    )
+    return [
+        "## Adapted on few examples",
+        table_of_sizes,
+        "After adapting on the first so many examples of a client's support, on the same query; "
+        "rate and steps were chosen for each number. Clients with fewer support examples are left "
+        f"out: there were {', '.join(counts)}.",
+    ]
 
 
-def _budget_of_run(metrics: pd.DataFrame, clients_per_round: int) -> dict[str, float]:
-    down, up = (metrics[f"bytes/{way}_per_client"] for way in ("down", "up"))
-    sampled = metrics.get("clients/sampled", clients_per_round)
-    answered = sampled - metrics.get("clients/dropped", 0)
-    return {
-        "examples": results.examples(metrics).sum(),
-        "gradients": results.gradient_evaluations(metrics).sum(),
-        "down": down.max(),
-        "up": up.max(),
-        "total": (down * sampled + up * answered).sum(),
-        "seconds": metrics["seconds"].sum(),
-    }
-
-
-def measures_table(measured: Mapping[str, Mapping[str, Any]], explanation: str) -> str:
-    """Returns the task's own measures as Markdown.
-
-    Args:
-      measured: The summary of `measures.measure` of each algorithm.
-      explanation: What the figures and the ways to predict are.
-    """
-    ours = (task_measures.BEFORE, task_measures.AFTER)
-    some = next(iter(measured.values()))
-    ways = {f"{name}, {way}": summary[way] for name, summary in measured.items() for way in ours}
-    ways.update((way, figures) for way, figures in some.items() if way not in ours)
-    # Which clients have a figure does not depend on how they are predicted.
-    counts = {name: figure["clients"] for way in ways.values() for name, figure in way.items()}
-    rows = {
-        way: {
-            f"{name} ({count} clients)": f"{figures[name]['mean']:.4f}" if name in figures else ""
-            for name, count in counts.items()
-        }
-        for way, figures in ways.items()
-    }
-    return f"\n{_markdown(rows)}\n\n{explanation}\n"
-
-
-def _megabytes(count: float) -> str:
-    return f"{count / 1e6:,.0f}" if count >= 1e9 else f"{count / 1e6:.3g}"
+def _on_others(found: Results) -> list[str]:
+    table_of_others = _table(found, report_tables.on_others)
+    if not table_of_others:
+        return []
+    return [
+        "## On other clients",
+        table_of_others,
+        f"The model adapted to a client, on the query of {found.config.forgetting_clients:,} other "
+        "test clients, drawn by the seed: what adapting forgets.",
+    ]

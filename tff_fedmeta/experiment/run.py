@@ -5,25 +5,30 @@ import logging
 import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 from tff_fedmeta import export
+from tff_fedmeta.algorithms.registry import REGISTRY, trains
 from tff_fedmeta.client import data as client_data
 from tff_fedmeta.client.source import ClientSource
 from tff_fedmeta.config import ExperimentConfig
+from tff_fedmeta.config.protocol import AdaptationProtocol
 from tff_fedmeta.experiment import (
     adapted_client,
     divergence,
     evaluation,
+    forgetting,
     model_files,
+    protocols,
     report,
     results,
     run_directory,
     summary,
+    support_sizes,
     task_measures,
     train,
 )
-from tff_fedmeta.experiment.scope import scope_of
+from tff_fedmeta.experiment.scope import Scope, scope_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -62,40 +67,45 @@ def run(
     read: Any = client_data.cached_reader(task.read_client)
     if config.runtime != "worker":  # TFF's knows datasets alone
         read = ClientSource(open_reader or (lambda: task.read_client), read=task.read_client)
-    protocol = config.protocol(task.split)
-    scopes = {name: scope_of(config, name) for name in config.algorithms}
+    choosing = protocols.choosing_clients(config, task)
+    ways = {name: _Way.of(config, task, name) for name in config.algorithms}
     evaluators_of = {  # one for all algorithms that adapt alike
-        scope: evaluation.build_evaluators(protocol, task.model_fn, scope)
-        for scope in dict.fromkeys(scopes.values())
+        way: evaluation.build_evaluators(way.protocol, task.model_fn, way.scope)
+        for way in dict.fromkeys(ways.values())
     }
     phases = ("training", "client_work", "evaluation", "export")
     timings: dict[str, Any] = {"data": data_seconds, **{phase: {} for phase in phases}}
     drawn = {}
     reasons: dict[str, str] = {}
-    for algorithm in config.algorithms:
+    for algorithm, way in ways.items():
         directory = output_dir / algorithm
-        scope = scopes[algorithm]
-        evaluators = evaluators_of[scope]
-        weights = train.train_algorithm(
-            config, task, algorithm, read, evaluators, directory, client_clock, runtime_figures
-        )
-        # From the rows, so that a continued run accounts for its first part too.
-        metrics = results.read_metrics(directory)
-        timings["training"][algorithm] = metrics["seconds"].sum()
-        if "client_seconds" in metrics:
-            timings["client_work"][algorithm] = metrics["client_seconds"].sum()
+        evaluators = evaluators_of[way]
+        diverged, evaluation_seconds = None, 0.0
+        if trains(algorithm):
+            weights = train.train_algorithm(
+                config, task, algorithm, read, evaluators, directory, client_clock, runtime_figures
+            )
+            # From the rows, so that a continued run accounts for its first part too.
+            metrics = results.read_metrics(directory)
+            timings["training"][algorithm] = metrics["seconds"].sum()
+            if "client_seconds" in metrics:
+                timings["client_work"][algorithm] = metrics["client_seconds"].sum()
+            evaluation_seconds = metrics["evaluation_seconds"].sum()
+            diverged = divergence.find(metrics)
+        else:
+            weights = REGISTRY[algorithm].build(task.model_fn)
+            directory.mkdir(parents=True, exist_ok=True)
 
         start = time.perf_counter()
-        diverged = divergence.find(metrics)
         why = None if diverged is None else diverged.in_words(algorithm)
         if why is None:
             try:
                 measured_clients = evaluation.choose_and_measure(
-                    protocol,
+                    way.protocol,
                     evaluators,
                     weights,
                     read,
-                    task.validation_clients,
+                    choosing,
                     task.test_clients,
                     metric=task.metric,
                     higher_is_better=task.higher_is_better,
@@ -106,33 +116,54 @@ def run(
         if why is not None:
             reasons[algorithm] = why
             measured_clients = evaluation.measure_nothing(
-                protocol, evaluators, weights, read, task.test_clients, task.metric
+                way.protocol, evaluators, weights, read, task.test_clients, task.metric
             )
         adapted = {
             "data_source": task.data_source,
-            "adapts": scope.in_words(),
+            "adapts": way.scope.in_words(),
             "diverged": why,
             **measured_clients,
         }
-        run_directory.write_json(directory / "adaptation_test.json", adapted)
-        timings["evaluation"][algorithm] = (
-            metrics["evaluation_seconds"].sum() + time.perf_counter() - start
-        )
+        if why is None and config.support_sizes:
+            adapted["support_sizes"] = support_sizes.measure(
+                config.support_sizes,
+                way.protocol,
+                evaluators,
+                weights,
+                read,
+                choosing,
+                adapted["clients"],
+                metric=task.metric,
+                higher_is_better=task.higher_is_better,
+                title=f"{algorithm}, adapting",
+            )
+        run_directory.write_json(directory / results.ADAPTED, adapted)
+        timings["evaluation"][algorithm] = evaluation_seconds + time.perf_counter() - start
 
         if why is not None:
             continue  # a diverged model is neither drawn nor exported
         build_adapter = functools.partial(
             adapted_client.build_adapter,
-            protocol,
+            way.protocol,
             task,
             weights,
             read,
             adapted["chosen"],
-            scope.moving(task.model_fn),
-            scope.proximal_strength,
-            scope.learned_rates,
+            way.scope.moving(task.model_fn),
+            way.scope.proximal_strength,
+            way.scope.learned_rates,
         )
         ids = [client["client_id"] for client in adapted["clients"]]
+        if config.forgetting_clients:
+            adapted["others"] = forgetting.measure(
+                task,
+                ids,
+                build_adapter(),
+                config.forgetting_clients,
+                config.seed,
+                f"{algorithm}, other clients",
+            )
+            run_directory.write_json(directory / results.ADAPTED, adapted)
         if task.measures is not None:
             measured = task_measures.measure(
                 task.measures.of_client, ids, build_adapter, config.seed, f"{algorithm}, measuring"
@@ -143,10 +174,12 @@ def run(
             client = ids[0]
             drawn[algorithm] = build_adapter()(client)
 
+        if not trains(algorithm):
+            continue  # there is nothing learnt to export
         start = time.perf_counter()
         home = directory / "keras_model"
         model_files.export_model(
-            config, task, algorithm, scope, weights, adapted["chosen"], home, formats
+            config, task, algorithm, way.scope, weights, adapted["chosen"], home, formats
         )
         timings["export"][algorithm] = time.perf_counter() - start
     run_directory.write_json(output_dir / "timings.json", timings)
@@ -159,3 +192,17 @@ def run(
         _LOG.warning("%s It has no figures and no exported model.", why)
     run_directory.finish(output_dir)
     return text
+
+
+class _Way(NamedTuple):
+    """How clients adapt what an algorithm has trained, and how that is measured."""
+
+    protocol: AdaptationProtocol
+    scope: Scope
+
+    @classmethod
+    def of(cls, config: ExperimentConfig, task: Any, algorithm: str) -> "_Way":
+        return cls(
+            protocols.protocol_of(config, task.split, algorithm),
+            scope_of(config, algorithm),
+        )

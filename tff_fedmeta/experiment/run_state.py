@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from tff_fedmeta.algorithms.registry import trains
 from tff_fedmeta.config import ExperimentConfig
 from tff_fedmeta.experiment import results, run_directory
 
@@ -76,13 +77,14 @@ def rounds_done(directory: Path) -> int:
 
 
 def _missing_of(directory: Path, algorithm: str, rounds: int) -> str | None:
-    done = rounds_done(directory)
-    if done < rounds:
+    done, has_model = rounds_done(directory), trains(algorithm)
+    if has_model and done < rounds:
         return f"the training of {algorithm} after round {done} of {rounds}"
     try:
         adapted = json.loads((directory / results.ADAPTED).read_text())
     except (OSError, ValueError):
         return f"the evaluation of {algorithm}"
-    if not adapted.get("diverged") and not (directory / "keras_model" / "metadata.json").exists():
+    has_model = has_model and not adapted.get("diverged")
+    if has_model and not (directory / "keras_model" / "metadata.json").exists():
         return f"the export of {algorithm}"
     return None

@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from tff_fedmeta import keras_files
+from tff_fedmeta.algorithms.registry import trains
 from tff_fedmeta.checks import check_choice
 from tff_fedmeta.config import ExperimentConfig
 from tff_fedmeta.experiment import comparison, plots, results, run_directory, run_state, task_facts
@@ -121,6 +122,8 @@ class SavedRun:
                 f"repetition must be from 0 to {len(self._parts) - 1}, but is {repetition}."
             )
         why = self._found.adapted[algorithm][repetition].get("diverged")
+        if not trains(algorithm):
+            why = "nothing is trained."
         if why:
             raise ValueError(f"There is no model of {algorithm}: {why}")
         return self._parts[repetition] / algorithm / "keras_model"

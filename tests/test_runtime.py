@@ -277,7 +277,7 @@ def test_wrong_clients_are_type_errors():
                 process.next(state, [COHORT[5], client])
         with pytest.raises(TypeError, match="list"):
             process.next(state, COHORT[5])
-        with pytest.raises(TypeError, match="Expected a value of type"):
+        with pytest.raises(TypeError, match="is not what this computation takes"):
             process.next((1, 2), COHORT[5:7])
         process.next(state, COHORT[5:7])
 

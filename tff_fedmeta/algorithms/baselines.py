@@ -11,7 +11,7 @@ import tensorflow_federated as tff
 from tff_fedmeta import checks
 from tff_fedmeta.algorithms import client_roles, composition
 from tff_fedmeta.algorithms.door import at_the_door
-from tff_fedmeta.client import minibatches, rules
+from tff_fedmeta.client import minibatches, model_checks, rules
 from tff_fedmeta.client import model as client_model
 from tff_fedmeta.client.model import ModelFn
 from tff_fedmeta.runtime import tff_private
@@ -175,9 +175,11 @@ def build_fedsgd(
       A `tff.learning.templates.LearningProcess`.
 
     Raises:
-      ValueError: If `batch_size` is out of its range, or the model has moving statistics.
+      ValueError: If `batch_size` is out of its range, or the model has moving statistics or weights
+        that are not float32.
     """
     budget = checks.check_local_training(0.0, batch_size, inner_epochs=1, inner_steps=None)
+    _refuse_other_floats(model_fn)
     server_optimizer = server_optimizer or tff.learning.optimizers.build_sgdm(0.1)
     cut_into_batches = _cutter(model_fn, batch_size, False, budget, roles)
     if roles:
@@ -195,6 +197,17 @@ def build_fedsgd(
     return tff.simulation.compose_dataset_computation_with_learning_process(
         cut_into_batches, process
     )
+
+
+def _refuse_other_floats(model_fn: ModelFn) -> None:
+    with tf.Graph().as_default():
+        dtypes = {variable.dtype for variable in model_fn().trainable_variables}
+    others = sorted(dtype.name for dtype in dtypes if dtype.base_dtype != tf.float32)
+    if others:
+        raise model_checks.ModelError(
+            f"TFF's federated SGD computes in float32, but the model has weights of {others[0]}: "
+            "use build_fedavg with inner_steps=1, whose step is the same."
+        )
 
 
 def _build_fedavg(

@@ -57,6 +57,7 @@ def build_client_work(
       A client work process over one-element client datasets (`client_data.client_dataset`). Its
       measurements hold `train`, the model's metrics; `clients`, how many contributed and how many
       were left out; and `work`, the examples and gradient evaluations of those that contributed.
+      Where none did, `train` is NaN.
 
     Raises:
       TypeError: If `client_weighting` is not a `tff.learning.ClientWeighting`.
@@ -93,10 +94,9 @@ def build_client_work(
         result, metrics = tff.federated_map(work, (weights, clients))
         train = aggregate_metrics(metrics)
         counts = train[_COUNTS]
+        told = _nan_of_nobody(_without_counts(train), counts["clients"]["contributing"])
         measurements = tff.federated_zip(
-            collections.OrderedDict(
-                train=_without_counts(train), clients=counts["clients"], work=counts["work"]
-            )
+            collections.OrderedDict(train=told, clients=counts["clients"], work=counts["work"])
         )
         return tff.templates.MeasuredProcessOutput(state, result, measurements)
 
@@ -110,6 +110,20 @@ def _without_counts(aggregated: Any) -> Any:
     return tff.federated_zip(
         collections.OrderedDict((name, aggregated[name]) for name in names if name != _COUNTS)
     )
+
+
+def _nan_of_nobody(metrics: Any, contributing: Any) -> Any:
+    """Returns the model's metrics, NaN where no client contributed: Keras' mean of nothing is 0."""
+
+    @tff.tensorflow.computation(metrics.type_signature.member, contributing.type_signature.member)
+    def choose(metrics: Any, contributing: Any) -> Any:
+        def value(metric: tf.Tensor) -> tf.Tensor:
+            nan = tf.constant(float("nan"), metric.dtype)
+            return tf.where(contributing > 0, metric, nan)
+
+        return tf.nest.map_structure(lambda m: value(m) if m.dtype.is_floating else m, metrics)
+
+    return tff.federated_map(choose, tff.federated_zip((metrics, contributing)))
 
 
 def _run_client(

@@ -5,16 +5,23 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import re
 from typing import Any, Callable, TypeVar
 
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_fedmeta.client import tracing
+from tff_fedmeta.client import second_derivatives, tracing
 from tff_fedmeta.client.examination import examine
+from tff_fedmeta.client.model_checks import ModelError
 from tff_fedmeta.runtime import default_context
 
 _Builder = TypeVar("_Builder", bound=Callable[..., Any])
+
+# What TensorFlow says of an operation without a derivative; its type is in a group.
+_NO_GRADIENT = re.compile(
+    r"registry has no entry for: (\w+)|No gradient defined for operation.*op type: (\w+)"
+)
 
 
 def at_the_door(build: _Builder) -> _Builder:
@@ -38,10 +45,22 @@ def at_the_door(build: _Builder) -> _Builder:
             if name in _CHECKS:
                 _CHECKS[name](name, value)
         default_context.watch()
+        second_derivatives.register()
         with tracing.as_found():
             if "model_fn" in arguments:
                 examine(arguments["model_fn"])
-            return build(*args, **kwargs)
+            try:
+                return build(*args, **kwargs)
+            except Exception as error:  # TensorFlow's tracing wraps what it meets
+                found = _NO_GRADIENT.search(str(error))
+                if found is None:
+                    raise
+                operation = found[1] or found[2]
+                raise ModelError(
+                    f"{build.__name__} differentiates local steps, but TensorFlow has no second "
+                    f"derivative of a layer of the model ({operation}): replace the layer, or "
+                    "choose first_order=True."
+                ) from error
 
     return checked  # type: ignore[return-value]
 

@@ -22,6 +22,8 @@ def client_dataset(
     seed: Sequence[int] = (0, 0),
     role: Optional[Sequence[float]] = None,
     support_size: Optional[int] = None,
+    *,
+    input_spec: Any = None,
 ) -> tf.data.Dataset:
     """Makes the dataset that stands for one client: a single element with all of its examples.
 
@@ -33,18 +35,26 @@ def client_dataset(
       role: A `failures.Role`, for processes built with `roles=True` alone, which need one.
       support_size: How many support examples, the first, are adapted on, >= 1, for evaluations
         built with `sized_support=True` alone, which need it.
+      input_spec: The model's, `(x, y)` or `{"x": x, "y": y}` of `tf.TensorSpec`: arrays then become
+        of its dtypes, where that changes no number but for the digits of a float.
 
     Returns:
-      A dataset of one element `OrderedDict(x=[n, ...], y=[n, ...], seed=int64 [2])`. Arrays of
-      float64, NumPy's default, become float32, Keras' default. All other dtypes stay, and must be
-      the dtypes of the model's `input_spec`: TFF converts nothing. A role follows as float32 [3], a
-      size of support as an int32 scalar.
+      A dataset of one element `OrderedDict(x=[n, ...], y=[n, ...], seed=int64 [2])`. Without an
+      `input_spec`, arrays of float64, NumPy's default, become `tf.keras.backend.floatx()`, which is
+      float32 unless it was set. All other dtypes stay, and must be those of the model's
+      `input_spec`: TFF converts nothing. A role follows as float32 [3], a size of
+      support as an int32 scalar.
 
     Raises:
-      ValueError: If x and y differ in their number of examples, or `seed` is not two integers.
+      ValueError: If x and y differ in their number of examples or do not fit `input_spec`, or
+        `seed` is not two integers.
     """
     x, y = (_stack(data) if isinstance(data, list) else data for data in (x, y))
     arrays = [_as_array(data) for data in tf.nest.flatten((x, y))]
+    if input_spec is not None:
+        arrays = _converted(arrays, (x, y), input_spec)
+    else:
+        arrays = [_plain_float(array) for array in arrays]
     if any(array.ndim == 0 for array in arrays):
         raise ValueError("x and y need a leading dimension of examples, but got a scalar.")
     lengths = sorted({len(array) for array in arrays})
@@ -87,8 +97,37 @@ def _as_array(values: Any) -> np.ndarray:
                 "The columns of a table must all be numbers or all be text, but they are mixed: "
                 "give the model several inputs, as a dict of arrays, or make numbers of the text."
             )
-        return array.astype(np.float32)  # numbers and truth values
-    return array.astype(np.float32) if array.dtype == np.float64 else array
+        return array.astype(np.float64)  # numbers and truth values
+    return array
+
+
+def _converted(arrays: list[np.ndarray], structure: Any, input_spec: Any) -> list[np.ndarray]:
+    """Returns the arrays in the dtypes of a model's `input_spec`."""
+    specs = _x_and_y(input_spec)
+    try:
+        tf.nest.assert_same_structure(structure, specs, check_types=False)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"x and y must have the structure of input_spec, {specs}, but have another."
+        ) from None
+    found = []
+    for array, spec in zip(arrays, tf.nest.flatten(specs)):
+        wanted = spec.dtype.as_numpy_dtype
+        converted = (
+            array if array.dtype == wanted or array.dtype == object else array.astype(wanted)
+        )
+        is_float = np.issubdtype(converted.dtype, np.floating)
+        if converted is not array and not is_float and not (converted == array).all():
+            raise ValueError(
+                f"input_spec wants {spec.dtype.name}, but an array of {array.dtype} has numbers "
+                "that this type does not."
+            )
+        found.append(converted)
+    return found
+
+
+def _plain_float(array: np.ndarray) -> np.ndarray:
+    return array.astype(tf.keras.backend.floatx()) if array.dtype == np.float64 else array
 
 
 def _one_element_dataset(element: Any) -> tf.data.Dataset:

@@ -15,8 +15,8 @@ from tff_fedmeta.client.model_checks import ModelError
 _WRAP = "wrap it as fm.model_fn(build_keras_model, loss, metrics, input_spec)"
 _LATE = (
     "A metric or a layer makes its variables at its first call, after TFF has counted them "
-    "(F1Score, R2Score and AUC(multi_label=True) do): leave the metric out, or call the layer on "
-    "an example in model_fn."
+    "(F1Score, R2Score and AUC(multi_label=True) do): make the model by fm.model_fn, which builds "
+    "metrics early, and call the layer on an example in build_keras_model."
 )
 _RANDOM = re.compile(r"Random|Normal|Uniform|Rng")
 
@@ -154,8 +154,8 @@ def _check_loss(model: tff.learning.models.VariableModel, graph: tf.Graph) -> No
             raise ModelError(_LATE) from error
         if "out of scope" in str(error) or "different graph" in str(error):
             raise ModelError(
-                "TFF's Keras models cannot take losses that layers add (add_loss, activity "
-                "regularizers): put the term into the loss, or use kernel regularizers."
+                "Losses that layers add (add_loss, activity regularizers) are lost in TFF's own "
+                f"Keras models: {_WRAP}, which keeps them."
             ) from error
         return  # invented examples do not suit every model; real ones will tell
     if _count_variables(model) != variables:

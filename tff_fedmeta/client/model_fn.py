@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Callable
@@ -55,12 +56,16 @@ def model_fn(
         spec = collections.OrderedDict(x=x, y=y)
 
     def make() -> tff.learning.models.VariableModel:
-        return tff.learning.models.from_keras_model(
-            keras_model=build(),
+        keras_model = build()
+        made = tff.learning.models.from_keras_model(
+            keras_model=keras_model,
             loss=loss if isinstance(loss, tf.keras.losses.Loss) else loss(),
-            metrics=metrics() if callable(metrics) else [_copy(metric) for metric in metrics],
+            metrics=_constructors(metrics, spec, keras_model),
             input_spec=spec,
         )
+        # Without TFF's function around the call, in which losses that layers add would stay.
+        made.predict_on_batch = functools.partial(_call, keras_model)
+        return made
 
     return make
 
@@ -180,6 +185,37 @@ def _checked(model: tf.keras.Model, weights: list[np.ndarray]) -> list[np.ndarra
 
 def _shapes(layer: tf.keras.layers.Layer) -> list[tuple[int, ...]]:
     return [tuple(weight.shape) for weight in layer.weights]
+
+
+def _call(keras_model: tf.keras.Model, x: Any, training: bool = True) -> Any:
+    """Calls a model whose layers add losses to those of this call alone.
+
+    In a graph, Keras keeps losses of all calls.
+    """
+    for layer in keras_model._flatten_layers():
+        del layer._losses[:]
+    return keras_model(x, training=training)
+
+
+def _constructors(
+    metrics: Any, spec: Mapping[str, Any], keras_model: tf.keras.Model
+) -> list[Callable[[], tf.keras.metrics.Metric]]:
+    """Returns functions that make the metrics with all of their variables.
+
+    Some, such as F1Score, make theirs when they first see labels and predictions, of which they
+    need the shapes alone. TFF counts variables before.
+    """
+    given = metrics() if callable(metrics) else metrics
+
+    def make(metric: tf.keras.metrics.Metric) -> tf.keras.metrics.Metric:
+        made = _copy(metric)
+        if "y_pred_shape" in inspect.signature(made.build).parameters and not made.built:
+            made.build(tf.nest.flatten(spec["y"])[0].shape, keras_model.outputs[0].shape)
+        elif not getattr(made, "_built", True):  # AUC's
+            made._build(keras_model.outputs[0].shape)
+        return made
+
+    return [functools.partial(make, metric) for metric in given]
 
 
 def _copy(metric: tf.keras.metrics.Metric) -> tf.keras.metrics.Metric:

@@ -24,8 +24,15 @@ def to_keras(
       `keras_model`.
 
     Raises:
+      TypeError: If `model_weights` are not such weights.
       ValueError: If the model has other weights: another number, shape or dtype.
     """
+    if not hasattr(model_weights, "trainable"):
+        is_state = hasattr(model_weights, "global_model_weights")
+        what = "the state of a process" if is_state else f"{model_weights!r:.80}"
+        raise TypeError(
+            f"model_weights must be what process.get_model_weights(state) returns, but is {what}."
+        )
     trainable = list(model_weights.trainable)
     non_trainable = list(model_weights.non_trainable)
     variables = keras_model.trainable_variables

@@ -5,7 +5,7 @@ Nothing here imports TensorFlow Federated: a process that only works on clients 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -141,6 +141,19 @@ def _check_elements(actual: Any, expected: Any) -> None:
         fits = False
     if not fits:
         raise TypeError(
-            f"A client's dataset has elements {actual}, but the model takes {expected}: make it by "
-            "fm.client_dataset(x, y), or of TFF's own clients by fm.client_dataset_from."
+            f"A client's dataset has elements {_in_words(actual)}, but the model takes "
+            f"{_in_words(expected)}: make it by fm.client_dataset(x, y), whose input_spec "
+            "converts types, or of TFF's own clients by fm.client_dataset_from."
         )
+
+
+def _in_words(spec: Any) -> str:
+    """Returns a structure of tensors' specs as people write it: {x: float32 [n, 6], ...}."""
+    if isinstance(spec, Mapping):
+        return "{" + ", ".join(f"{name}: {_in_words(part)}" for name, part in spec.items()) + "}"
+    if isinstance(spec, (tuple, list)):
+        return "(" + ", ".join(map(_in_words, spec)) + ")"
+    if not isinstance(spec, tf.TensorSpec) or spec.shape.rank is None:
+        return str(spec)
+    sizes = ", ".join("n" if size is None else str(size) for size in spec.shape)
+    return f"{spec.dtype.name} [{sizes}]"

@@ -66,7 +66,7 @@ class ServerComputation:
         """Returns the computation's result."""
         del engine
         parameter = self._type.parameter
-        feeds = [] if parameter is None else tff_values.flatten(argument, parameter)
+        feeds = [] if parameter is None else _of_server(argument, parameter)
         return tff_values.pack(self._program(feeds), self._type.result)
 
     def close(self) -> None:
@@ -243,8 +243,28 @@ class _Parameter:
             raise TypeError("Expected a list with a value for each client.")
         if len({len(value) for value in of_clients}) > 1:
             raise TypeError("Expected as many clients in each of the arguments.")
-        server = _leaves([values[i] for i, _ in self._of_server], self._of_server)
+        server = [leaf for i, kind in self._of_server for leaf in _of_server(values[i], kind)]
         return server, [_leaves(client, self._of_clients) for client in zip(*of_clients)]
+
+
+def _of_server(value: Any, type_spec: Any) -> list[Any]:
+    """Returns the leaves of a server's value, such as the state of a process.
+
+    Raises:
+      TypeError: If it is not of the type.
+    """
+    try:
+        return tff_values.flatten(value, type_spec)
+    except TypeError as error:
+        raise TypeError(
+            f"{_in_words(value)} is not what this computation takes for the server: give the state "
+            "that initialize() or next() of the same process returned or, to an evaluation, the "
+            f"weights of such a state, get_model_weights(state). {error}"
+        ) from error
+
+
+def _in_words(value: Any) -> str:
+    return "None" if value is None else f"A value of {type(value).__name__}"
 
 
 def _leaves(values: Sequence[Any], fields: Sequence[tuple[int, Any]]) -> list[Any]:

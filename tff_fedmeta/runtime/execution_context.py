@@ -16,10 +16,14 @@ import threading
 import weakref
 from typing import Any
 
+import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_fedmeta.runtime import computations
 from tff_fedmeta.runtime.engine import Engine
+
+# What TensorFlow says of a dataset that is not a single element -> how many it has.
+_NUMBERS = {"Dataset had more than one element": "several", "Dataset was empty": "none"}
 
 
 class EngineContext(tff.framework.SyncContext):
@@ -30,6 +34,7 @@ class EngineContext(tff.framework.SyncContext):
         self._compiled: dict[int, Any] = {}
         self._finalizers: dict[int, weakref.finalize] = {}
         self._lock = threading.Lock()
+        self._is_closed = False
 
     def invoke(self, comp: Any, arg: Any) -> Any:
         """Runs a computation on its packed arguments, as TFF's contexts do.
@@ -37,13 +42,28 @@ class EngineContext(tff.framework.SyncContext):
         Raises:
           computations.UnsupportedComputationError: If it is of another form.
           TypeError: If an argument is not of the computation's type.
+          ValueError: If the runtime is closed, or a client's dataset has not exactly one element.
         """
+        if self._is_closed:
+            raise ValueError(
+                "This runtime is closed, because its with block has ended: open another one."
+            )
         with self._lock:
             if id(comp) not in self._compiled:
                 self._compiled[id(comp)] = computations.split(comp)
                 self._finalizers[id(comp)] = weakref.finalize(comp, self._forget, id(comp))
             compiled = self._compiled[id(comp)]
-        return compiled(arg, self._engine)
+        try:
+            return compiled(arg, self._engine)
+        except tf.errors.InvalidArgumentError as error:
+            for said, number in _NUMBERS.items():
+                if said in str(error):
+                    raise ValueError(
+                        "A client's dataset must have one element, with all of its examples, but "
+                        f"one has {number}: make it by fm.client_dataset(x, y), and instead of "
+                        "repeating it give the process inner_epochs."
+                    ) from error
+            raise
 
     def client_clock(self) -> float:
         """Returns the seconds that all of the threads together spent on clients, per thread.
@@ -58,6 +78,7 @@ class EngineContext(tff.framework.SyncContext):
 
     def close(self) -> None:
         """Waits for the clients that are being worked on, and frees everything."""
+        self._is_closed = True
         self._engine.close()
         for key in list(self._compiled):
             self._forget(key)

@@ -10,12 +10,14 @@ Importing this module does not import TensorFlow.
 from __future__ import annotations
 
 import atexit
-import contextlib
+import numbers
 import os
 import sys
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+
+from tff_fedmeta.runtime.blocks import once
 
 if TYPE_CHECKING:
     from tff_fedmeta.runtime import execution_context
@@ -30,7 +32,7 @@ def quiet_tensorflow() -> None:
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated", category=UserWarning)
 
 
-@contextlib.contextmanager
+@once
 def local_runtime(*, num_threads: int | None = None) -> Iterator[execution_context.EngineContext]:
     """Runs TFF's computations in this process, clients side by side, within the `with` block.
 
@@ -73,8 +75,8 @@ def open_context(num_threads: int | None) -> execution_context.EngineContext:
         ValueError: If `num_threads` is out of range.
     """
     threads = usable_cores() if num_threads is None else num_threads
-    if threads < 1:
-        raise ValueError(f"num_threads must be at least 1, not {threads}.")
+    if isinstance(threads, bool) or not isinstance(threads, numbers.Integral) or threads < 1:
+        raise ValueError(f"num_threads must be at least 1, not {threads!r}: a whole number.")
     from tff_fedmeta.runtime import engine, execution_context
 
     return execution_context.EngineContext(engine.ThreadEngine(threads))

@@ -81,13 +81,22 @@ def fields(value: Any, type_spec: tff.StructType) -> list[Any]:
     if isinstance(value, Mapping):
         if set(value) == set(names):
             return [value[name] for name in names]
-    elif isinstance(value, tff.structure.Struct) or not isinstance(value, (np.ndarray, tf.Tensor)):
+    elif isinstance(value, tff.structure.Struct) or _is_container(value):
         found = tff.structure.to_elements(tff.structure.from_container(value))
         if len(found) == len(names) and all(
             mine in (None, name) for (mine, _), name in zip(found, names)
         ):
             return [field for _, field in found]
-    raise TypeError(f"Expected a value of type {type_spec}, but got {value!r:.200}.")
+    raise TypeError(f"Expected {_shortened(type_spec)}, but got {_shortened(repr(value))}.")
+
+
+def _is_container(value: Any) -> bool:
+    return value is not None and not isinstance(value, (np.ndarray, tf.Tensor, str, int, float))
+
+
+def _shortened(text: Any) -> str:
+    words = " ".join(str(text).split())
+    return words if len(words) <= 120 else f"{words[:120]}..."
 
 
 def _as_array(value: Any, type_spec: tff.TensorType) -> np.ndarray:
@@ -125,7 +134,10 @@ def _as_dataset(value: Any) -> tf.data.Dataset:
         for element in value[1:]:
             dataset = dataset.concatenate(tf.data.Dataset.from_tensors(element))
         return dataset
-    raise TypeError(f"Expected a tf.data.Dataset for a client, but got {value!r:.200}.")
+    raise TypeError(
+        "A client must be a tf.data.Dataset, as fm.client_dataset(x, y) makes it, but is "
+        f"{_shortened(repr(value))}."
+    )
 
 
 def pack(leaves: Sequence[Any], type_spec: Any) -> Any:

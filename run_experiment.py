@@ -200,7 +200,7 @@ def _say_finished(output_dir: Path) -> None:
 
 def _run(prepared: _Prepared) -> int:
     from tff_fedmeta.client import model_checks, source
-    from tff_fedmeta.experiment import divergence, report, run, summary
+    from tff_fedmeta.experiment import divergence, html_report, run, summary
     from tff_fedmeta.runtime.cluster import parcel
 
     config, task, output_dir = prepared.config, prepared.task, prepared.output_dir
@@ -247,9 +247,7 @@ def _run(prepared: _Prepared) -> int:
         print(f"Error: {error}\nThe same command continues this run.", file=sys.stderr)
         return 1
     print(f"\n{table}")
-    for plot in ("comparison.png", report.EXAMPLE):
-        if (output_dir / plot).exists():
-            print(f"Plot: {output_dir / plot}")
+    print(f"Report: {output_dir / html_report.FILE}")
     for model in sorted(output_dir.glob("**/keras_model/model.keras")):
         print(f"Keras model: {model}")
     return 0

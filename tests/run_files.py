@@ -71,8 +71,8 @@ def write_algorithms(directory, config, curves=CURVES, ids="ef"):
     run_directory.write_text(directory / "config.json", config.to_json())
     for name in config.algorithms:
         home = directory / name
-        (home / "checkpoints" / f"round_{config.rounds}").mkdir(parents=True)
-        (home / "keras_model").mkdir()
+        (home / "checkpoints" / f"round_{config.rounds}").mkdir(parents=True, exist_ok=True)
+        (home / "keras_model").mkdir(exist_ok=True)
         rows = metrics(0.6 if name == "reptile" else 0.5)
         run_directory.write_text(home / "metrics.csv", rows.to_csv())
         run_directory.write_json(home / "adaptation_test.json", adapted(curves[name], ids))

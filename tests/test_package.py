@@ -14,7 +14,8 @@ def test_the_wheel_holds_the_library_alone_and_imports_elsewhere(tmp_path):
     source.mkdir()
     for name in ("pyproject.toml", "README.md"):
         (source / name).write_bytes((ROOT / name).read_bytes())
-    for path in (ROOT / "tff_fedmeta").rglob("*.py"):
+    files = [path for kind in ("*.py", "*.html") for path in (ROOT / "tff_fedmeta").rglob(kind)]
+    for path in files:
         copy = source / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(path.read_bytes())
@@ -28,7 +29,7 @@ def test_the_wheel_holds_the_library_alone_and_imports_elsewhere(tmp_path):
         archive.extractall(tmp_path / "site")
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"tff_fedmeta"}
-    ours = {str(path.relative_to(ROOT)) for path in (ROOT / "tff_fedmeta").rglob("*.py")}
+    ours = {str(path.relative_to(ROOT)) for path in files}
     assert ours <= set(names)
     code = "import tff_fedmeta as fm; from tff_fedmeta.config import ExperimentConfig; print(fm)"
     done = subprocess.run(

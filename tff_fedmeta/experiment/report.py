@@ -14,6 +14,7 @@ from tff_fedmeta.config import ExperimentConfig
 from tff_fedmeta.experiment import (
     comparison,
     comparison_words,
+    html_report,
     plots,
     protocols,
     remarks,
@@ -26,7 +27,6 @@ from tff_fedmeta.experiment.adapted_client import AdaptedClient
 from tff_fedmeta.experiment.report_tables import measures_table
 from tff_fedmeta.experiment.results import Results
 
-EXAMPLE = "example_client.png"
 _STAND_IN = "embedded (synthetic, not comparable with published figures)"
 _BYTES = (
     "*MB down / up*: what the server sends to a client in a round, and a client to the server: "
@@ -54,6 +54,11 @@ def write_comparison(
     run_directory.write_json(output_dir / comparison.FILE, found.comparison)
     _write_figure(output_dir / "comparison.png", plots.plot(found))
     text = table(found)
+    models = [
+        html_report.Models(name, (directories or [output_dir])[0] / name / "keras_model")
+        for name in config.algorithms
+    ]
+    html_report.write(found, text, output_dir, models, {f"{output_dir.name}/config.json": config})
     run_directory.write_text(output_dir / run_directory.COMPARISON, text)
     return text
 
@@ -78,7 +83,7 @@ def write_example(
     for axes, (algorithm, client) in zip(every, drawn.items()):
         task.plot_client(axes, client_id, client.support, client.before, client.after)
         axes.set_title(algorithm)
-    _write_figure(output_dir / EXAMPLE, figure)
+    _write_figure(output_dir / html_report.EXAMPLE, figure)
 
 
 def _write_figure(path: Path, figure: Figure) -> None:

@@ -4,7 +4,7 @@
       config.json  versions.json  timings.json
       vocabulary.json or whatever else a task has to be used with
       task.json                                        what the report reads of the task
-      comparison.json  comparison.png
+      comparison.json  comparison.png  report.html
       comparison.md                                    a run that has the table is finished
       checksums.json                                   of the files of a finished run
       example_client.png                               where the task can draw a client
@@ -42,7 +42,7 @@ CHECKSUMS = "checksums.json"
 # What stands where, as a file (True) or as a directory.
 _KINDS = {
     **dict.fromkeys(("config.json", "versions.json", "timings.json", COMPARISON), True),
-    "task.json": True,
+    **dict.fromkeys(("task.json", "report.html"), True),
     **dict.fromkeys(
         ("comparison.json", "comparison.png", "example_client.png", CHECKSUMS, ".lock"), True
     ),

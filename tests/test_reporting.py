@@ -46,9 +46,7 @@ def metrics(first_accuracy):
 
 def adapted(*curves):
     sizes = {"num_support": 3, "num_query": 4}
-    clients = [
-        {"client_id": name, **sizes, "accuracy": list(c)} for name, c in zip("ef", curves)
-    ]
+    clients = [{"client_id": name, **sizes, "accuracy": list(c)} for name, c in zip("ef", curves)]
     return {
         "metric": "accuracy",
         "data_source": "embedded",

@@ -21,7 +21,7 @@ from tff_fedmeta.command_line import experiment_flags, flags
 from tff_fedmeta.command_line.configuration import configuration
 from tff_fedmeta.command_line.help import data_sets_in_words, help_text
 from tff_fedmeta.config import ExperimentConfig
-from tff_fedmeta.experiment import requirements, run_directory
+from tff_fedmeta.experiment import extension, requirements, run_directory, run_state
 from tff_fedmeta.runtime import worker
 from tff_fedmeta.runtime.cluster.protocol import ClusterError
 from tff_fedmeta.runtime.ray import installed as ray_installed
@@ -102,13 +102,21 @@ def _prepare(argv: Sequence[str]) -> Optional[_Prepared]:
     if values["dataset"] == "help":
         print(data_sets_in_words(datasets.DATASETS))
         return None
+    if values["list"] or values["compare"]:
+        print(_look_at_runs(values))
+        return None
     config = configuration(datasets.DATASETS, values, hashes)
     _check_runtime(config.runtime, values["ray_address"])
     for name in values["export"]:
         check_choice("--export", name, export.FORMATS)
     output_dir = Path(values["output_dir"]).expanduser() if values["output_dir"] else None
+    shorter = None
     if output_dir is not None:  # a wrong directory is said before any data is loaded
         left_open = ("clients_per_round",) * (values["clients_per_round"] is None)
+        shorter = extension.shorter_run(config, output_dir, values["resume"], left_open)
+    if shorter is not None:
+        config = dataclasses.replace(shorter, rounds=config.rounds)
+    elif output_dir is not None:
         found = run_directory.find_run(config, output_dir, values["resume"], left_open)
         if found is not None and run_directory.is_finished(output_dir):
             return _say_finished(output_dir)
@@ -130,7 +138,15 @@ def _prepare(argv: Sequence[str]) -> Optional[_Prepared]:
         print(f"Each round has all {cohort} training clients: there are no more.", file=sys.stderr)
     config = dataclasses.replace(config, clients_per_round=cohort)
     config = dataclasses.replace(config, data_source=task.data_source)
+    if values["dry_run"]:
+        from tff_fedmeta.experiment import dry_run
+
+        print(dry_run.report(config, task))
+        return None
     output_dir = output_dir or Path("runs") / f"{config.dataset}-{config.hash}"
+    if shorter is not None:
+        kept = extension.begin(shorter, config, output_dir)
+        print(f"Training goes on after round {shorter.rounds}; its results are kept in {kept}.")
     run_directory.find_run(config, output_dir, values["resume"])
     if run_directory.is_finished(output_dir):
         return _say_finished(output_dir)
@@ -158,6 +174,16 @@ def _request(config: ExperimentConfig, values: Mapping[str, Any]) -> datasets.Re
         num_test_clients=config.num_test_clients,
         options=config.task_options,
     )
+
+
+def _look_at_runs(values: Mapping[str, Any]) -> str:
+    """Returns what --list and --compare say."""
+    from tff_fedmeta.experiment import compare_runs, listing
+
+    directory = Path(values["output_dir"]).expanduser() if values["output_dir"] else None
+    if values["list"]:
+        return listing.table(directory or Path("runs"))
+    return compare_runs.write([Path(run).expanduser() for run in values["compare"]], directory)
 
 
 def _check_runtime(name: str, ray_address: Optional[str]) -> None:
@@ -248,8 +274,9 @@ def _run(prepared: _Prepared) -> int:
         return 1
     print(f"\n{table}")
     print(f"Report: {output_dir / html_report.FILE}")
-    for model in sorted(output_dir.glob("**/keras_model/model.keras")):
-        print(f"Keras model: {model}")
+    for directory in run_state.directories(output_dir, config):
+        for model in sorted(directory.glob("*/keras_model/model.keras")):
+            print(f"Keras model: {model}")
     return 0
 
 

@@ -34,6 +34,7 @@ SLOW_MODULES = frozenset(
         "test_documents",
         "test_export",
         "test_meta_gradients",
+        "test_notebook",
         "test_notebook_runtime",
         "test_package",
         "test_plugins",

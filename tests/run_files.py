@@ -26,10 +26,12 @@ CURVES = {  # of the clients e and f, before adapting and after each of two step
 }
 
 
-def make_config(**values):
+def make_config(hparams=None, **values):
     said = {"rounds": 2, "algorithms": ("reptile", "fedavg"), "data_source": "embedded", **values}
     defaults = datasets.DATASETS["emnist"].defaults
-    return ExperimentConfig.from_defaults("emnist", defaults, said, {}, hyperparameter_kinds())
+    return ExperimentConfig.from_defaults(
+        "emnist", defaults, said, hparams or {}, hyperparameter_kinds()
+    )
 
 
 def metrics(last_accuracy):

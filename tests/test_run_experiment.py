@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import string
 import subprocess
@@ -238,7 +239,7 @@ def test_finished_run_says_so_and_changes_nothing(finished, cache, capsys):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--rounds=4"], "rounds 4 here, 3 there"),
+        (["--rounds=2"], "rounds 2 here, 3 there"),
         (["--seed=1"], "seed 1 here, 0 there"),
         (["--hparam=reptile.server_schedule=linear"], "server_schedule"),
         (["--noresume"], "holds this run already"),
@@ -249,6 +250,19 @@ def test_taken_directory_is_refused_and_left_alone(finished, cache, capsys, more
     assert run(cache, finished, *more) == 2
     assert said in capsys.readouterr().err
     assert snapshot(finished) == before
+
+
+def test_a_finished_run_goes_on_to_the_weights_of_a_longer_one(finished, cache, tmp_path, capsys):
+    longer = shutil.copytree(finished, tmp_path / "longer")
+    assert run(cache, longer, "--rounds=4") == 0
+    assert f"its results are kept in {longer / 'rounds_3'}." in capsys.readouterr().out
+    assert run(cache, tmp_path / "at_once", "--rounds=4", "--algorithms=reptile") == 0
+    assert same(exported_weights(longer), exported_weights(tmp_path / "at_once"))
+    rows = pd.read_csv(longer / "fedavg" / "metrics.csv")
+    assert rows["round"].tolist() == [0, 1, 2, 3, 4]
+    kept, before = longer / "rounds_3", finished
+    assert same(exported_weights(kept), exported_weights(before))
+    assert (kept / "comparison.md").read_bytes() == (before / "comparison.md").read_bytes()
 
 
 def test_directory_with_unexplained_results_is_refused(cache, tmp_path, capsys):

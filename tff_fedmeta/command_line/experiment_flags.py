@@ -42,6 +42,15 @@ _HYPERPARAMETERS = [
 _RUNNING = [
     Flag("output_dir", str, None, "Where all files go [runs/DATASET-HASH]."),
     Flag("resume", bool, True, "Continue a run found in OUTPUT_DIR; --noresume refuses to."),
+    Flag("dry_run", bool, False, "Print configuration, split and estimated cost, and stop."),
+    Flag("list", bool, False, "Show the runs below OUTPUT_DIR [runs], and stop."),
+    Flag(
+        "compare",
+        LIST,
+        [],
+        "Directories of finished runs of the same task, to put side by side in a report in "
+        "OUTPUT_DIR [runs/comparison-HASH].",
+    ),
     Flag(
         "export",
         LIST,

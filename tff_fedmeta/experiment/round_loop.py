@@ -11,7 +11,7 @@ from typing import Any, Callable, Optional
 import pandas as pd
 import tensorflow_federated as tff
 
-from tff_fedmeta.experiment import checkpoints, divergence, progress, run_directory
+from tff_fedmeta.experiment import board, checkpoints, divergence, progress, run_directory
 from tff_fedmeta.experiment.event_loop import LoopThread
 
 _LOG = logging.getLogger(__name__)
@@ -196,7 +196,7 @@ class _Records:
         """Adds a round's row, which is in the file from the next checkpoint on."""
         if self._directory is not None:
             self.rows.append({"round": round_num, **row})
-            self._loop.run(self._board.release(row, round_num))
+            self._loop.run(self._board.release(board.tags(row), round_num))
 
     def add_checkpoint(self, state: Any, round_num: int) -> None:
         """Keeps a state with the rows that led to it, and writes the rows' file.

@@ -140,6 +140,21 @@ def is_finished(output_dir: Path) -> bool:
     return (output_dir / COMPARISON).exists()
 
 
+def is_at_work(output_dir: Path) -> bool:
+    """Returns whether a process holds the lock of a run."""
+    try:
+        lock = os.open(output_dir / ".lock", os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
 def finish(output_dir: Path) -> None:
     """Writes the checksums of a run's files, after the last of them."""
     write_json(output_dir / CHECKSUMS, _results(output_dir))

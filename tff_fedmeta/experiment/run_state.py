@@ -68,6 +68,15 @@ def check_finished(directory: Path, config: ExperimentConfig) -> None:
         )
 
 
+def in_words(directory: Path, config: ExperimentConfig) -> str:
+    """Returns the state of a run: finished, running or interrupted, and the phase it is in."""
+    phase = missing_phase(directory, config)
+    if phase is None:
+        return "finished"
+    at_work = run_directory.is_at_work(directory)
+    return f"running, {phase} is next" if at_work else f"interrupted, {phase} is missing"
+
+
 def rounds_done(directory: Path) -> int:
     """Returns the round of an algorithm's newest checkpoint; 0 if there is none."""
     names = (

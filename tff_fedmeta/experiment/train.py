@@ -14,7 +14,7 @@ from tff_fedmeta.aggregation import privacy
 from tff_fedmeta.client import data as client_data
 from tff_fedmeta.client import source as client_source
 from tff_fedmeta.config import ExperimentConfig, failures
-from tff_fedmeta.experiment import cohorts, evaluation, round_loop, summary
+from tff_fedmeta.experiment import board, cohorts, evaluation, round_loop, summary
 from tff_fedmeta.experiment.process import build_process
 from tff_fedmeta.experiment.requirements import guarantee_of
 from tff_fedmeta.runtime import bytes_sent, tff_values
@@ -22,7 +22,7 @@ from tff_fedmeta.runtime import bytes_sent, tff_values
 _LOG = logging.getLogger(__name__)
 
 # On how many validation clients progress is measured during training.
-_MONITORED_CLIENTS = 20
+MONITORED_CLIENTS = 20
 
 
 def train_algorithm(
@@ -51,7 +51,7 @@ def train_algorithm(
     num_classes = _num_classes(task) if config.failures.flip_labels else 0
     protocol = config.protocol(task.split)
     monitor = list(evaluators.values())[len(evaluators) // 2]
-    monitored = task.validation_clients[:_MONITORED_CLIENTS]
+    monitored = task.validation_clients[:MONITORED_CLIENTS]
 
     def clients_of_round(round_num: int) -> list[Any]:
         return [make_client(round_num, client) for client in cohort(round_num).answering]
@@ -83,6 +83,8 @@ def train_algorithm(
             figures[f"validation/{metric}_after"] = float(np.mean(curves[:, -1]))
         return figures
 
+    if directory is not None:
+        board.write_hyperparameters(config, algorithm, directory / "tensorboard")
     state = round_loop.train(
         process,
         clients_of_round,

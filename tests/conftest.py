@@ -34,7 +34,6 @@ SLOW_MODULES = frozenset(
         "test_documents",
         "test_export",
         "test_meta_gradients",
-        "test_notebook",
         "test_notebook_runtime",
         "test_package",
         "test_plugins",

@@ -1,13 +1,17 @@
 """A finished run, read back, and one that is not finished."""
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from run_files import make_config, metrics, write_algorithms, write_run
 
 import tff_fedmeta as fm
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +58,22 @@ def test_the_model_opens_with_its_weights_and_the_safe_opener(finished, tmp_path
         run.keras_model("reptil")
     with pytest.raises(ValueError, match="repetition must be from 0 to 0, but is 1"):
         run.keras_model("reptile", 1)
+
+
+def test_the_documents_listing_reads_a_run(finished, tmp_path, monkeypatch):
+    import tensorflow as tf
+
+    monkeypatch.chdir(tmp_path)
+    directory = shutil.copytree(finished, tmp_path / "runs" / "quickstart")
+    model = tf.keras.Sequential([tf.keras.layers.Dense(2, input_shape=[3])])
+    model.save(directory / "reptile" / "keras_model" / "model.keras")
+    mark = "<!-- tests/test_saved_run.py runs this -->\n```python\n"
+    text = (ROOT / "docs" / "notebooks.md").read_text()
+    (listing,) = re.findall(re.escape(mark) + r"(.*?)```", text, re.DOTALL)
+    names = {}
+    exec(listing, names)
+    assert names["model"].count_params() == model.count_params()
+    assert names["run"].comparison.loc["reptile", "after"] == pytest.approx(0.8)
 
 
 def test_repetitions_are_told_apart_by_their_seed(tmp_path):

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +16,10 @@ import pandas as pd
 import tabulate  # type: ignore[import-untyped]
 
 from tff_fedmeta import runtime
+from tff_fedmeta.algorithms.registry import REGISTRY, trains
 from tff_fedmeta.client import data as client_data
 from tff_fedmeta.config import ExperimentConfig
-from tff_fedmeta.experiment import evaluation, results, train
+from tff_fedmeta.experiment import evaluation, protocols, results, train
 from tff_fedmeta.experiment.scope import scope_of
 
 # Rounds that are trained. The first also prepares the programs, which later ones find ready.
@@ -65,24 +68,36 @@ def report(config: ExperimentConfig, task: Any) -> str:
 
 
 def _price(config: ExperimentConfig, task: Any, algorithm: str) -> Price:
-    rounds = min(_ROUNDS, config.rounds)
-    few = dataclasses.replace(config, rounds=rounds, rounds_per_evaluation=rounds)
     read = client_data.cached_reader(task.read_client)
+    protocol = protocols.protocol_of(config, task.split, algorithm)
     scope = scope_of(config, algorithm)
-    evaluators = evaluation.build_evaluators(config.protocol(task.split), task.model_fn, scope)
-    with tempfile.TemporaryDirectory(prefix="dry-run-") as directory:
-        train.train_algorithm(few, task, algorithm, read, evaluators, Path(directory))
-        rows = results.read_metrics(Path(directory))
-    per_client = rows["evaluation_seconds"].iloc[-1] / min(
-        train.MONITORED_CLIENTS, len(task.validation_clients)
-    )
-    return extrapolate(config, task, rows, per_client, len(evaluators))
+    evaluators = evaluation.build_evaluators(protocol, task.model_fn, scope)
+    if trains(algorithm):
+        rounds = min(_ROUNDS, config.rounds)
+        few = dataclasses.replace(config, rounds=rounds, rounds_per_evaluation=rounds)
+        with tempfile.TemporaryDirectory(prefix="dry-run-") as directory:
+            train.train_algorithm(few, task, algorithm, read, evaluators, Path(directory))
+            rows = results.read_metrics(Path(directory))
+        seconds = rows["evaluation_seconds"].iloc[-1]
+    else:
+        rows = None
+        weights, monitored = REGISTRY[algorithm].build(task.model_fn), _monitored(task)
+        for _ in range(2):  # the first time prepares the programs
+            start = time.perf_counter()
+            evaluator = next(iter(evaluators.values()))
+            evaluation.adaptation_curves(protocol, evaluator, weights, monitored, read)
+            seconds = time.perf_counter() - start
+    return extrapolate(config, task, rows, seconds / len(_monitored(task)), len(evaluators))
+
+
+def _monitored(task: Any) -> Sequence[str]:
+    return task.validation_clients[: train.MONITORED_CLIENTS]
 
 
 def extrapolate(
     config: ExperimentConfig,
     task: Any,
-    rows: pd.DataFrame,
+    rows: pd.DataFrame | None,
     seconds_per_client: float,
     num_rates: int,
 ) -> Price:
@@ -91,23 +106,23 @@ def extrapolate(
     Args:
       config: What is to be run.
       task: Whose clients are evaluated.
-      rows: Those of `metrics.csv`, from round 0.
+      rows: Those of `metrics.csv`, from round 0; None: nothing is trained.
       seconds_per_client: What evaluating a client at one rate takes.
       num_rates: How many rates the validation clients choose from.
     """
-    trained = rows.loc[1:]
-    later = trained["seconds"].iloc[1:] if len(trained) > 1 else trained["seconds"]
-    preparing = max(0.0, trained["seconds"].iloc[0] - later.mean())
-    sent = trained[["bytes/down_per_client", "bytes/up_per_client"]].sum(axis=1).mean()
-    monitored = min(train.MONITORED_CLIENTS, len(task.validation_clients))
-    evaluated = monitored * (1 + -(-config.rounds // config.rounds_per_evaluation))
-    evaluated += num_rates * len(task.validation_clients) + len(task.test_clients)
-    price = Price(
-        gradients=results.gradient_evaluations(trained).mean() * config.rounds,
-        megabytes=sent * config.clients_per_round * config.rounds / 1e6,
-        training=preparing + later.mean() * config.rounds,
-        evaluation=seconds_per_client * evaluated,
-    )
+    choosing = protocols.choosing_clients(config, task)
+    evaluated = num_rates * len(choosing) + len(task.test_clients)
+    gradients = sent = training = 0.0
+    if rows is not None:
+        evaluated += len(_monitored(task)) * (1 + -(-config.rounds // config.rounds_per_evaluation))
+        trained = rows.loc[1:]
+        later = trained["seconds"].iloc[1:] if len(trained) > 1 else trained["seconds"]
+        preparing = max(0.0, trained["seconds"].iloc[0] - later.mean())
+        training = preparing + later.mean() * config.rounds
+        gradients = results.gradient_evaluations(trained).mean() * config.rounds
+        of_client = trained[["bytes/down_per_client", "bytes/up_per_client"]].sum(axis=1).mean()
+        sent = of_client * config.clients_per_round * config.rounds
+    price = Price(gradients, sent / 1e6, training, seconds_per_client * evaluated)
     return Price(*(config.repetitions * value for value in price))
 
 

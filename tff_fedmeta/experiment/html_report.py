@@ -73,7 +73,7 @@ def write(
         title=summary.splitlines()[0].lstrip("# "),
         summary=_html(summary),
         details=_html(mark + details),
-        plots=[_svg(panel, found) for panel in plots.PLOTS],
+        plots=[_svg(panel, found) for panel in plots.panels(found)],
         example=base64.b64encode(picture.read_bytes()).decode() if picture.exists() else None,
         clients=_clients(found),
         clients_text=_clients_text(found),

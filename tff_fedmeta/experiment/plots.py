@@ -204,12 +204,17 @@ PLOTS: tuple[Panel, ...] = (by_rounds, by_budget, by_steps, by_client, paired_di
 _COLUMNS = 3
 
 
+def panels(found: Results) -> tuple[Panel, ...]:
+    """Returns the panels that results have something for."""
+    sized = any("support_sizes" in row for row in found.comparison["algorithms"].values())
+    return (*PLOTS, by_support_size) if sized else PLOTS
+
+
 def plot(found: Results, kind: type[Figure] = Figure) -> Figure:
     """Draws all panels, in a figure of this kind."""
     config, task = found.config, found.task
-    sized = any("support_sizes" in row for row in found.comparison["algorithms"].values())
-    panels = (*PLOTS, by_support_size) if sized else PLOTS
-    rows = -(-(len(panels) + 1) // _COLUMNS)  # one place is for words
+    drawn = panels(found)
+    rows = -(-(len(drawn) + 1) // _COLUMNS)  # one place is for words
     # An object of its own instead of pyplot's global state: no display is needed.
     figure = kind(figsize=(6.5 * _COLUMNS, 5 * rows), layout="constrained")
     every = figure.subplots(rows, _COLUMNS, squeeze=False).flat
@@ -221,7 +226,7 @@ def plot(found: Results, kind: type[Figure] = Figure) -> Figure:
         f"{config.dataset} (data source: {task.data_source}), {config.rounds} rounds of "
         f"{config.clients_per_round} clients, {seeds}"
     )
-    for panel, axes in zip(panels, every):
+    for panel, axes in zip(drawn, every):
         panel(axes, found)
         axes.grid(alpha=0.3)
     left = list(every)

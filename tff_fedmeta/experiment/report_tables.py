@@ -12,10 +12,10 @@ from tff_fedmeta.experiment import comparison_words, results, task_measures
 from tff_fedmeta.experiment.results import Results
 
 
-def markdown(rows: Mapping[str, Mapping[str, str]]) -> str:
-    """Returns rows as a Markdown table of text."""
+def markdown(rows: Mapping[str, Mapping[str, str]], heading: str = "algorithm") -> str:
+    """Returns rows as a Markdown table of text, with a heading for their names."""
     frame = pd.DataFrame.from_dict(rows, orient="index")
-    frame.index.name = "algorithm"
+    frame.index.name = heading
     tabulate.MIN_PADDING = 0  # or headers are two wider than they need, too wide for a terminal
     # As text: tabulate would otherwise round what looks like a number.
     return frame.to_markdown(disable_numparse=True) if rows else ""

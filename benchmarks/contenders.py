@@ -35,6 +35,22 @@ def ours(name: str, num_clients: int | None = None, num_examples: int | None = N
     return federated
 
 
+def ray(
+    name: str, num_clients: int | None = None, num_examples: int | None = None, **how: Any
+) -> Any:
+    """As `ours`, but in `fm.ray_runtime(**how)`."""
+    from benchmarks import cluster_contenders
+
+    return cluster_contenders.OnRay(name, (num_clients, num_examples), how)
+
+
+def costs(name: str, num_examples: int) -> Any:
+    """What a cluster's rounds consist of, each measured by itself."""
+    from benchmarks import cluster_contenders
+
+    return cluster_contenders.Costs(name, num_examples)
+
+
 def build_stock(workload: Workload) -> Federated:
     """TFF's own federated averaging on pipelines of batches, in the current context."""
     import tensorflow_federated as tff

@@ -101,6 +101,11 @@ class Process:
         """Returns the most bytes that each of them has held in memory so far, summed."""
         return sum(_peak(process) for process in _family(self._process.pid))
 
+    def cpu_seconds(self, alone: bool = False) -> float:
+        """Returns the processor time so far of this process and its offspring, or of it alone."""
+        family = _family(self._process.pid)
+        return sum(_cpu_seconds(process) for process in (family[:1] if alone else family))
+
     def stop(self) -> None:
         """Kills the process and everything that it has started."""
         family = _family(self._process.pid)  # also processes in other sessions
@@ -121,6 +126,14 @@ def _family(pid: int) -> list[psutil.Process]:
         return [process, *process.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
+
+
+def _cpu_seconds(process: psutil.Process) -> float:
+    """Returns the processor time of a process, and of its children that have ended."""
+    try:
+        return sum(process.cpu_times()[:4])
+    except psutil.NoSuchProcess:
+        return 0.0
 
 
 def _resident(process: psutil.Process) -> int:

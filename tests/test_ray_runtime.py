@@ -3,8 +3,11 @@
 import contextlib
 import functools
 import importlib.util
+import json
 import os
+import secrets
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -14,6 +17,7 @@ import numpy as np
 import pytest
 from conftest import assert_equal, initial_weights, make_client, model_fn, tf, tff
 
+import run_experiment
 import tff_fedmeta as fm
 from tff_fedmeta.aggregation import aggregators
 from tff_fedmeta.runtime.cluster import protocol
@@ -86,7 +90,7 @@ def test_listens_on_loopback_keeps_tff_out_and_leaves_nothing_behind():
         ours = set(family()) - before
         addresses = set(listening(ours))
         assert addresses and addresses <= LOOPBACK
-        directories = {d for d in Path("/tmp").glob("fmray-*") if (d / "session_latest").exists()}
+        directories = directories_of(ours)
     assert not [pid for pid in ours if Path(f"/proc/{pid}").exists()]
     assert directories and not [d for d in directories if d.exists()]
 
@@ -95,17 +99,23 @@ def test_listens_on_loopback_keeps_tff_out_and_leaves_nothing_behind():
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
 
 
-def family():
-    """This process's descendants."""
+def family(pid=None):
+    """A process's descendants, and itself; by default this process's."""
     children = {}
     for entry in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             parent = int(entry.read_text().rpartition(")")[2].split()[1])
             children.setdefault(parent, []).append(int(entry.parent.name))
-    members = [os.getpid()]
+    members = [pid or os.getpid()]
     for member in members:
         members += children.get(member, [])
     return members
+
+
+def directories_of(pids):
+    """The directories that janitors among the processes are to remove."""
+    commands = [Path(f"/proc/{pid}/cmdline").read_text().split("\0") for pid in pids]
+    return [Path(c) for command in commands for c in command if c.startswith("/tmp/fmray-")]
 
 
 def listening(pids):
@@ -148,6 +158,87 @@ def test_a_workers_death_changes_no_bit_and_is_one_line(caplog):
     assert_equal(actual, locally("reptile"))
     (record,) = [r for r in caplog.records if r.name.startswith("tff_fedmeta")]
     assert "were computed again on" in record.getMessage()
+
+
+@needs_ray
+def test_a_node_that_is_killed_changes_no_bit(monkeypatch, caplog):
+    ray = installed.load()
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    for name, value in {**token, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("ray._private.ray_constants.ENABLE_RAY_CLUSTER", False)
+    installed._forget_token(ray)
+    nodes = subprocess.Popen(
+        [sys.executable, Path(__file__).with_name("ray_nodes.py"), "1", "1"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        address, schedulers = json.loads(nodes.stdout.readline())
+        with pytest.raises(joined.RayStartError, match=r"not had 4 CPUs of a node free within 1 s"):
+            fm.ray_runtime(address, threads_per_worker=4, patience=1).__enter__()
+        with fm.ray_runtime(address) as context:
+            first = train(process(), rounds=1)
+            assert context.figures()["cores"] == 2
+            killer = threading.Timer(0.05, os.kill, (schedulers[0], signal.SIGKILL))
+            killer.start()
+            assert_equal(train(process(), rounds=3), train_locally(rounds=3))
+            killer.join()
+            assert context.figures()["cores"] == 1
+        assert_equal(first, train_locally(rounds=1))
+    finally:
+        nodes.stdin.close()
+        nodes.wait(60)
+        installed._forget_token(ray)
+    (record,) = [r for r in caplog.records if r.name.startswith("tff_fedmeta")]
+    assert record.getMessage().startswith("Lost the node ")
+
+
+def train_locally(rounds):
+    with fm.local_runtime(num_threads=1):
+        return train(process(), rounds=rounds)
+
+
+@needs_ray
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_nothing_is_left_of_a_program_that_is_ended(sent, status):
+    program = subprocess.Popen(
+        [sys.executable, "-W", "ignore", Path(__file__).with_name("ray_program.py")],
+        stdout=subprocess.PIPE,
+    )
+    assert program.stdout.readline() == b"round\n"
+    offspring = [pid for pid in family(program.pid) if pid != program.pid]
+    directories = directories_of(offspring)
+    assert len(offspring) > 3 and directories
+    program.send_signal(sent)
+    program.stdout.close()
+    assert program.wait(60) == status
+    deadline = time.monotonic() + 30
+    while any(map(is_alive, offspring)) or any(d.exists() for d in directories):
+        assert time.monotonic() < deadline, [pid for pid in offspring if is_alive(pid)]
+        time.sleep(0.1)
+
+
+def is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def open_reader():
+    return lambda client_id: make_client(int(client_id) % 7, int(client_id))
+
+
+@needs_ray
+def test_workers_read_references_themselves():
+    source = fm.ClientSource(open_reader)
+    cohort = [source.client(str(n), (n, 1)) for n in range(70)]
+    with fm.local_runtime(num_threads=1):
+        expected = train(process(), cohort)
+    with fm.ray_runtime(num_workers=2, threads_per_worker=1) as context:
+        assert_equal(train(process(), cohort), expected)
+        assert context.figures()["bytes_sent"] < 20_000
 
 
 @needs_ray
@@ -196,6 +287,29 @@ def test_without_ray_one_sentence_says_what_to_do(monkeypatch):
     monkeypatch.setattr(installed.sys, "version_info", (3, 9))
     with pytest.raises(ValueError, match=r"needs Python 3\.10 or 3\.11, but this is 3\.9"):
         fm.ray_runtime().__enter__()
+
+
+def test_other_versions_are_one_sentence():
+    here = {"Python": "3.11", "ray": "2.60.0"}
+    joined._check_versions("the node b", here, here)
+    with pytest.raises(joined.RayStartError, match=r"the node b has ray 2\.59\.0 instead of 2\.60"):
+        joined._check_versions("the node b", {**here, "ray": "2.59.0"}, here)
+    ray_says = RuntimeError(
+        "Version mismatch: The cluster was started with:\n    Ray: 2.60.0\n    Python: 3.10.4\n"
+        "This process on 10.0.0.5 was started with:\n    Ray: 2.60.0\n    Python: 3.11.7\n"
+    )
+    said = joined._cannot_join("10.0.0.5:6379", ray_says)
+    assert "\n" not in said and said.startswith("The cluster's nodes and this program must have")
+    assert "Ray: 2.60.0 Python: 3.10.4 This process" in said
+
+
+def test_the_flags_of_a_cluster_are_checked_before_data_are_loaded(capsys, monkeypatch):
+    monkeypatch.setattr(run_experiment, "_load", lambda *args: pytest.fail("loaded"))
+    assert run_experiment.main(["x", "--ray_address=auto"]) == 2
+    assert "--ray_address is for --runtime=ray, but the runtime is local" in capsys.readouterr().err
+    monkeypatch.setattr(installed.importlib.util, "find_spec", lambda name: None)
+    assert run_experiment.main(["x", "--runtime=ray"]) == 2
+    assert "The Ray runtime needs" in capsys.readouterr().err
 
 
 def test_errors_of_the_cluster_are_of_one_kind():

@@ -13,6 +13,9 @@ from tff_fedmeta.runtime.client_feeds import Fed
 from tff_fedmeta.runtime.references import is_reference
 from tff_fedmeta.runtime.work import Work
 
+# Arrays below this many bytes are copied, which costs less than handing them over by themselves.
+_SMALL_BUFFER = 16_384
+
 
 class UnsendableError(ValueError):
     """Something of the user's that another process cannot be given; said in one sentence."""
@@ -62,8 +65,12 @@ class Parcel(NamedTuple):
         """
         buffers: list[np.ndarray] = []
 
-        def keep(buffer: pickle.PickleBuffer) -> None:
-            buffers.append(np.frombuffer(buffer.raw(), np.uint8))
+        def keep(buffer: pickle.PickleBuffer) -> bool:
+            memory = buffer.raw()
+            if memory.nbytes < _SMALL_BUFFER:
+                return True  # it stays with the rest
+            buffers.append(np.frombuffer(memory, np.uint8))
+            return False
 
         sendable = [_sendable(task, work) for task in tasks]
         try:

@@ -34,6 +34,7 @@ class RayCluster:
             num_cpus=cpus_per_task, num_returns=2, max_retries=TRIES - 1, retry_exceptions=False
         )(remote.run)
         self._alive = self._nodes()
+        self._gone: list[Any] = []
 
     @property
     def num_workers(self) -> int:
@@ -68,6 +69,7 @@ class RayCluster:
                     )
                     done += more
                 return [by_report[report] for report in done]
+            self._gone += self._look()
             if self._places():
                 since = time.monotonic()
             elif time.monotonic() - since > self._patience:
@@ -97,27 +99,25 @@ class RayCluster:
 
     def lost(self) -> list[str]:
         """Returns the nodes that have gone since the last call, in words."""
-        now = self._nodes()
-        gone = [name for node, name in self._alive.items() if node not in now]
-        self._alive = now
-        return gone
+        gone = self._gone + self._look()
+        self._gone = []
+        return [f"the node {n['NodeManagerHostname']} ({n['NodeManagerAddress']})" for n in gone]
 
     def close(self) -> None:
         """Does nothing: Ray frees what nobody refers to."""
 
-    def _nodes(self) -> dict[str, str]:
-        return {
-            node["NodeID"]: f"the node {node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
-            for node in self._ray.nodes()
-            if node["Alive"]
-        }
+    def _nodes(self) -> dict[str, Any]:
+        return {node["NodeID"]: node for node in self._ray.nodes() if node["Alive"]}
+
+    def _look(self) -> list[Any]:
+        """Looks which nodes there are now, and returns those that have gone."""
+        before, self._alive = self._alive, self._nodes()
+        return [node for key, node in before.items() if key not in self._alive]
 
     def _places(self) -> int:
-        return sum(
-            int(node["Resources"].get("CPU", 0) // self._cpus)
-            for node in self._ray.nodes()
-            if node["Alive"]
-        )
+        """Returns how many tasks fit on nodes at the same time."""
+        cpus = (node["Resources"].get("CPU", 0) for node in self._alive.values())
+        return sum(int(count // self._cpus) for count in cpus)
 
 
 def _lost(error: Exception) -> LostError:

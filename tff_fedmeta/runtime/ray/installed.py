@@ -68,7 +68,7 @@ def only_here(ray: Any) -> Iterator[None]:
 
     was_open = ray_constants.ENABLE_RAY_CLUSTER
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    with _environment({_ONLY_HERE: "0", **token}):
+    with environment({_ONLY_HERE: "0", **token}):
         ray_constants.ENABLE_RAY_CLUSTER = False
         _forget_token(ray)
         try:
@@ -107,7 +107,8 @@ def _forget_token(ray: Any) -> None:
 
 
 @contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
+def environment(values: dict[str, str]) -> Iterator[None]:
+    """Sets variables within the block, for what is started there."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

@@ -40,23 +40,22 @@ def started(ray: Any, num_workers: int) -> Iterator[None]:
     )
     try:
         with installed.only_here(ray):
-            os.environ[_MARK] = mark  # for the programs of Ray, which inherit it
+            found = os.pathsep.join(map(os.path.abspath, sys.path))  # what workers import, too
             try:
-                ray.init(
-                    address="local",  # not whatever cluster was last started on this machine
-                    num_cpus=num_workers,
-                    num_gpus=0,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    configure_logging=False,
-                    _temp_dir=directory,
-                )
+                with installed.environment({_MARK: mark, "PYTHONPATH": found}):
+                    ray.init(
+                        address="local",  # not whatever cluster was last started on this machine
+                        num_cpus=num_workers,
+                        num_gpus=0,
+                        include_dashboard=False,
+                        log_to_driver=False,
+                        configure_logging=False,
+                        _temp_dir=directory,
+                    )
             except Exception as error:
                 raise RayStartError(
                     f"Ray does not start on this machine: {without_traceback(error)}"
                 ) from error
-            finally:
-                del os.environ[_MARK]
             try:
                 yield
             finally:

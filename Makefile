@@ -14,7 +14,7 @@ AUDIT = pip-audit==2.10.1
 INSTALLED = $(VENV)/requirements.txt
 PY = $(VENV)/bin/python
 
-.PHONY: help run test quick lint format ray lock audit
+.PHONY: help run test quick lint format ray jupyter tracking lock audit
 .DELETE_ON_ERROR:
 
 help: ## list the commands
@@ -53,8 +53,17 @@ $(VENV)/requirements-ray.txt: requirements-ray.txt $(INSTALLED)
 	    --no-deps --require-hashes -r requirements-ray.txt && \
 	cp requirements-ray.txt $@
 
-# Ray's lock prefers the versions of the other one, on top of which it is installed.
-lock: ## regenerate requirements.txt from requirements.in, and Ray's [ARGS=--upgrade]
+jupyter: $(VENV)/requirements-notebook.txt ## add Jupyter (docs/notebooks.md)
+
+tracking: $(VENV)/requirements-tracking.txt ## add MLflow and W&B, for --log_to (docs/notebooks.md)
+
+$(VENV)/requirements-notebook.txt $(VENV)/requirements-tracking.txt: $(VENV)/%: % $(INSTALLED)
+	@$(PY) -m pip install --quiet --disable-pip-version-check \
+	    --no-deps --require-hashes -r $* && \
+	cp $* $@
+
+# The extras' locks keep the versions of the first one, on top of which they are installed.
+lock: ## regenerate requirements.txt from requirements.in, and the extras' [ARGS=--upgrade]
 	@$(FIND_PYTHON); tools=$$(mktemp -d); trap 'rm -rf "$$tools"' EXIT; \
 	"$$python" -m venv "$$tools" && "$$tools/bin/python" -m pip install --quiet $(UV) && \
 	"$$tools/bin/uv" pip compile --quiet --universal --python-version 3.9 --generate-hashes \
@@ -63,7 +72,16 @@ lock: ## regenerate requirements.txt from requirements.in, and Ray's [ARGS=--upg
 	cp requirements.txt requirements-ray.txt && \
 	"$$tools/bin/uv" pip compile --quiet --universal --python-version 3.9 --generate-hashes \
 	    --override requirements-ray-overrides.txt --custom-compile-command 'make lock' \
-	    --output-file requirements-ray.txt requirements-ray.in
+	    --output-file requirements-ray.txt requirements-ray.in && \
+	"$$tools/bin/uv" pip compile --quiet --universal --python-version 3.9 --generate-hashes \
+	    --constraint requirements.txt --override requirements-overrides.txt \
+	    --custom-compile-command 'make lock' \
+	    --output-file requirements-notebook.txt $(ARGS) requirements-notebook.in && \
+	"$$tools/bin/uv" pip compile --quiet --universal --python-version 3.9 --generate-hashes \
+	    --constraint requirements.txt --constraint requirements-notebook.txt \
+	    --override requirements-overrides.txt \
+	    --custom-compile-command 'make lock' \
+	    --output-file requirements-tracking.txt $(ARGS) requirements-tracking.in
 
 # Asks OSV's database (api.osv.dev) of each locked version; resolves and installs nothing.
 audit: ## known vulnerabilities of the locked versions [ARGS for pip-audit]

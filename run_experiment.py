@@ -21,7 +21,7 @@ from tff_fedmeta.command_line import experiment_flags, flags
 from tff_fedmeta.command_line.configuration import configuration
 from tff_fedmeta.command_line.help import data_sets_in_words, help_text
 from tff_fedmeta.config import ExperimentConfig
-from tff_fedmeta.experiment import extension, requirements, run_directory, run_state
+from tff_fedmeta.experiment import extension, requirements, run_directory, run_state, tracking
 from tff_fedmeta.runtime import worker
 from tff_fedmeta.runtime.cluster.protocol import ClusterError
 from tff_fedmeta.runtime.ray import installed as ray_installed
@@ -71,6 +71,7 @@ class _Prepared(NamedTuple):
       load: Loads the task of a repetition, whose network starts from its own seed.
       open_reader: Returns, for a repetition, what opens its clients in another process.
       ray_address: Of the cluster that clients are computed on, where there is one.
+      log_to: Where rounds and results are recorded besides.
     """
 
     lock: IO[str]
@@ -83,6 +84,7 @@ class _Prepared(NamedTuple):
     load: Callable[[ExperimentConfig], datasets.Task]
     open_reader: Callable[[ExperimentConfig], Callable[[], Any]]
     ray_address: Optional[str]
+    log_to: Optional[str]
 
 
 def _prepare(argv: Sequence[str]) -> Optional[_Prepared]:
@@ -107,6 +109,7 @@ def _prepare(argv: Sequence[str]) -> Optional[_Prepared]:
         return None
     config = configuration(datasets.DATASETS, values, hashes)
     _check_runtime(config.runtime, values["ray_address"])
+    tracking.check(values["log_to"])
     for name in values["export"]:
         check_choice("--export", name, export.FORMATS)
     output_dir = Path(values["output_dir"]).expanduser() if values["output_dir"] else None
@@ -154,7 +157,7 @@ def _prepare(argv: Sequence[str]) -> Optional[_Prepared]:
     lock = run_directory.claim(config, output_dir, task.assets)
     load = functools.partial(_load, values=values)
     opening = functools.partial(_open_reader, values=values)
-    how = values["export"], load, opening, values["ray_address"]
+    how = values["export"], load, opening, values["ray_address"], values["log_to"]
     return _Prepared(lock, config, task, output_dir, made, seconds, *how)
 
 
@@ -251,6 +254,7 @@ def _run(prepared: _Prepared) -> int:
                     output_dir,
                     prepared.seconds,
                     formats=prepared.formats,
+                    log_to=prepared.log_to,
                     open_reader=prepared.open_reader(config),
                     **told,
                 )
@@ -308,6 +312,7 @@ def _repeat(prepared: _Prepared, told: Mapping[str, Any]) -> str:
                 task,
                 directory,
                 formats=prepared.formats,
+                log_to=prepared.log_to,
                 open_reader=prepared.open_reader(repetition),
                 **told,
             )

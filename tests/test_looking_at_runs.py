@@ -1,5 +1,6 @@
 """--list, --compare and --dry_run, more rounds for a finished run, and what TensorBoard shows."""
 
+import asyncio
 import dataclasses
 import fcntl
 import json
@@ -220,10 +221,17 @@ def test_tensorboard_has_validation_first_bytes_last_and_the_hyperparameters(tmp
     assert written["inner_learning_rate"].number_value == rate
 
 
-def test_dry_run_measures_and_writes_nothing(tmp_path, monkeypatch, capsys):
+@pytest.mark.slow
+def test_dry_run_measures_and_writes_nothing_under_a_running_event_loop_too(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
-    flags = ["--dataset=sinusoid", "--algorithms=reptile", "--rounds=1000", "--dry_run"]
-    assert command(*flags, "--adaptation_learning_rates=0.01", "--output_dir=run") == 0
+
+    async def program():
+        flags = ["--dataset=sinusoid", "--algorithms=reptile", "--rounds=1000", "--dry_run"]
+        return command(*flags, "--adaptation_learning_rates=0.01", "--output_dir=run")
+
+    assert asyncio.run(program()) == 0
     out = capsys.readouterr().out
     assert not list(tmp_path.iterdir())
     assert json.loads(out[: out.index("\n}\n") + 2])["rounds"] == 1000

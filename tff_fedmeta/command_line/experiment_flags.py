@@ -57,6 +57,7 @@ _RUNNING = [
         [export.KERAS],
         f"What trained models are written as, of: {', '.join(export.FORMATS)}.",
     ),
+    Flag("log_to", str, None, "Record rounds and results besides, in mlflow or wandb."),
     Flag("ray_address", str, None, "Of a Ray cluster: auto or HOST:PORT [Ray on this machine]."),
 ]
 _TRAINING = ("algorithms", "rounds", "clients_per_round", "batch_size", "inner_epochs")

@@ -48,6 +48,7 @@ def train(
     runtime_figures: Optional[Callable[[], Mapping[str, float]]] = None,
     runs_empty: bool = False,
     figures_of_round: Optional[Callable[[int], Mapping[str, Any]]] = None,
+    on_row: Optional[Callable[[Mapping[str, Any], int], None]] = None,
 ) -> Any:
     """Runs a learning process for `rounds` rounds, continuing from a checkpoint if there is one.
 
@@ -72,13 +73,14 @@ def train(
       runs_empty: Whether a round to which no client contributes changes the state all the same: one
         with noise for privacy does.
       figures_of_round: Round number -> more columns of its row, a pure function.
+      on_row: Called with each row and its round, where there is a `directory`.
 
     Returns:
       The process's state after the last round.
     """
     labels = labels or {}
     state = process.initialize()
-    with contextlib.closing(_Records(directory)) as records:
+    with contextlib.closing(_Records(directory, on_row)) as records:
         state, done = records.latest(state)
 
         def evaluated() -> dict[str, float]:
@@ -156,9 +158,14 @@ def _times(client_clock: Optional[Callable[[], float]]) -> dict[str, float]:
 class _Records:
     """Writes one algorithm's rows and checkpoints; does nothing if `directory` is None."""
 
-    def __init__(self, directory: Optional[Path]):
+    def __init__(
+        self,
+        directory: Optional[Path],
+        on_row: Optional[Callable[[Mapping[str, Any], int], None]] = None,
+    ):
         self._loop = LoopThread()
         self._directory = directory
+        self._on_row = on_row
         self.rows: list[Mapping[str, Any]] = []
         if directory is not None:
             self._checkpoints = checkpoints.Checkpoints(directory / "checkpoints", self._loop)
@@ -197,6 +204,8 @@ class _Records:
         if self._directory is not None:
             self.rows.append({"round": round_num, **row})
             self._loop.run(self._board.release(board.tags(row), round_num))
+            if self._on_row is not None:
+                self._on_row(row, round_num)
 
     def add_checkpoint(self, state: Any, round_num: int) -> None:
         """Keeps a state with the rows that led to it, and writes the rows' file.

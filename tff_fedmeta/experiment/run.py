@@ -26,6 +26,7 @@ from tff_fedmeta.experiment import (
     summary,
     support_sizes,
     task_measures,
+    tracking,
     train,
 )
 from tff_fedmeta.experiment.scope import Scope, scope_of
@@ -42,6 +43,7 @@ def run(
     formats: Collection[str] = (export.KERAS,),
     runtime_figures: Optional[Callable[[], Mapping[str, float]]] = None,
     open_reader: Optional[Callable[[], Any]] = None,
+    log_to: Optional[str] = None,
 ) -> str:
     """Runs an experiment, continuing one that was interrupted, and writes all of its files.
 
@@ -57,6 +59,7 @@ def run(
       runtime_figures: Tells named figures of the last round, where the runtime knows any.
       open_reader: Returns what the task's `read_client` is, in another process; only needed where
         the runtime has other processes.
+      log_to: Where rounds and results are recorded besides, of `tracking.check`.
 
     Returns:
       The comparison table, in Markdown.
@@ -80,10 +83,19 @@ def run(
     for algorithm, way in ways.items():
         directory = output_dir / algorithm
         evaluators = evaluators_of[way]
+        tracker = tracking.open_tracker(log_to, config, algorithm)
         diverged, evaluation_seconds = None, 0.0
         if trains(algorithm):
             weights = train.train_algorithm(
-                config, task, algorithm, read, evaluators, directory, client_clock, runtime_figures
+                config,
+                task,
+                algorithm,
+                read,
+                evaluators,
+                directory,
+                client_clock,
+                runtime_figures,
+                tracker.log,
             )
             # From the rows, so that a continued run accounts for its first part too.
             metrics = results.read_metrics(directory)
@@ -138,6 +150,7 @@ def run(
                 title=f"{algorithm}, adapting",
             )
         run_directory.write_json(directory / results.ADAPTED, adapted)
+        tracker.finish(adapted, config.rounds)
         timings["evaluation"][algorithm] = evaluation_seconds + time.perf_counter() - start
 
         if why is not None:
@@ -164,6 +177,7 @@ def run(
                 f"{algorithm}, other clients",
             )
             run_directory.write_json(directory / results.ADAPTED, adapted)
+        tracker.finish(adapted, config.rounds)
         if task.measures is not None:
             measured = task_measures.measure(
                 task.measures.of_client, ids, build_adapter, config.seed, f"{algorithm}, measuring"

@@ -34,6 +34,7 @@ def train_algorithm(
     directory: Optional[Path] = None,
     client_clock: Optional[Callable[[], float]] = None,
     runtime_figures: Optional[Callable[[], Mapping[str, float]]] = None,
+    on_row: Optional[Callable[[Mapping[str, Any], int], None]] = None,
 ) -> Any:
     """Trains one algorithm, recording into `directory` if given, and returns its weights."""
     guarantee = guarantee_of(config, len(task.train_clients))
@@ -99,6 +100,7 @@ def train_algorithm(
         runtime_figures=runtime_figures,
         runs_empty=guarantee is not None,
         figures_of_round=figures_of_round,
+        on_row=on_row,
     )
     return process.get_model_weights(state)
 

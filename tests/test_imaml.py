@@ -15,6 +15,7 @@ from tff_fedmeta.algorithms import imaml as imaml_module
 from tff_fedmeta.algorithms import maml as maml_module
 from tff_fedmeta.client import linear_solver, minibatches, support_query
 from tff_fedmeta.client import model as client_model
+from tff_fedmeta.client.meta_gradient import hessian
 from tff_fedmeta.client.rules import ProximalSGD
 
 ORDERED = functools.partial(support_query.split_support_query, split="ordered")
@@ -177,9 +178,10 @@ def test_the_server_descends_along_the_mean_of_the_clients():
 
 
 def solve(matrix, right, num_steps):
-    matrix = tf.constant(matrix, tf.float32)
+    rest = tf.constant(2 * (np.asarray(matrix) - np.eye(len(matrix))), tf.float32)
     [found], products = linear_solver.conjugate_gradient(
-        lambda vector: [tf.linalg.matvec(matrix, vector[0])],
+        lambda vector: [tf.linalg.matvec(rest, vector[0])],
+        0.5,
         [tf.constant(right, tf.float32)],
         num_steps,
     )
@@ -219,3 +221,42 @@ def test_what_imaml_cannot_use_is_refused(change, message):
     kwargs = dict(inner_learning_rate=0.1, batch_size=4, inner_steps=2, proximal_strength=1.0)
     with pytest.raises(ValueError, match=message):
         fm.build_imaml(model_fn, **{**kwargs, **change})
+
+
+def test_conjugate_gradient_is_the_same_in_the_graphs_that_tff_makes():
+    with tf.Graph().as_default():
+        found, products = linear_solver.conjugate_gradient(
+            lambda vector: [-3.0 * vector[0]], 1.0, [tf.constant([1.0, 2.0])], 5
+        )
+        with tf.compat.v1.Session() as session:
+            [found], products = session.run((found, products))
+    np.testing.assert_array_equal(found, [1.0, 2.0])
+    assert products == 1
+
+
+@pytest.mark.parametrize("passes", [1, 3])
+def test_hessian_products_are_those_of_finite_differences(passes, monkeypatch):
+    """In one pass, whose gradient is kept, and in several, of the last of which is a part."""
+    monkeypatch.setattr(minibatches, "PASS", 14 if passes == 1 else 5)
+    x, y = make_client(14, 14)
+    start = [np.asarray(w, np.float64) for w in initial_weights()]
+    model = model_fn()
+    for variable, value in zip(model.trainable_variables, start):
+        variable.assign(value)
+    random = np.random.default_rng(0)
+    direction = [random.normal(size=w.shape) for w in start]
+
+    @tf.function
+    def multiply():
+        product = hessian(model, {"x": tf.constant(x), "y": tf.constant(y)})
+        vector = [tf.constant(d, tf.float32) for d in direction]
+        return product(vector), product([2 * v for v in vector])
+
+    found, twice = multiply()
+    ends = [
+        reference.gradient([w + e * d for w, d in zip(start, direction)], x, y)
+        for e in (1e-5, -1e-5)
+    ]
+    expected = [(a - b) / 2e-5 for a, b in zip(*ends)]
+    assert_close([p.numpy() for p in found], expected)
+    assert_close([p.numpy() for p in twice], [2 * e for e in expected])

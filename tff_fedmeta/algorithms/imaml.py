@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from typing import Any, Callable
 
 import tensorflow as tf
@@ -23,7 +22,7 @@ from tff_fedmeta.client import inner_loop, linear_solver, minibatches, support_q
 from tff_fedmeta.client.meta_gradient import (
     HESSIAN_PRODUCT,
     LocalUpdate,
-    hessian_product,
+    hessian,
     mean_gradient,
     split_and_plan,
 )
@@ -79,11 +78,9 @@ def imaml(
     gradient = mean_gradient(model, sides.query)
     metrics = model.report_local_unfinalized_metrics()
 
-    def matrix(vector: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        products = hessian_product(model, sides.support, vector)
-        return [v + product / proximal_strength for v, product in zip(vector, products)]
-
-    solution, products = linear_solver.conjugate_gradient(matrix, gradient, cg_steps)
+    solution, products = linear_solver.conjugate_gradient(
+        hessian(model, sides.support), 1 / proximal_strength, gradient, cg_steps
+    )
     num_support = minibatches.count_examples(sides.support)
     batches = [
         minibatches.batches_per_epoch(n, steps.batch_size) for n in (num_support, sides.num_query)

@@ -7,7 +7,7 @@ differentiate.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 import tensorflow as tf
 
@@ -154,50 +154,76 @@ def mean_gradient(model: Any, examples: Any) -> list[tf.Tensor]:
     return mean
 
 
-def hessian_product(model: Any, examples: Any, vector: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Returns H v, H being the Hessian of the mean loss on all examples, at least one.
+def hessian(model: Any, examples: Any) -> Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]:
+    """Returns what multiplies H, the Hessian of the mean loss on all examples, by a vector.
 
     It is exact: the derivative of grad L * v (Pearlmutter, 1994), in passes of `minibatches.PASS`.
+    The gradient of the first pass is computed here, once for all products; it is kept, activations
+    included. The gradients of further passes are computed again for each product.
 
     Args:
-      model: A `tff.learning.models.VariableModel` that holds the weights.
-      examples: A structure of [n, ...] tensors.
-      vector: v, a tensor for each trainable variable.
+      model: A `tff.learning.models.VariableModel` that holds the weights, as long as the result is
+        used.
+      examples: A structure of [n, ...] tensors, n >= 1.
+
+    Returns:
+      (a tensor for each trainable variable) -> the same of the product.
+    """
+    num_examples = minibatches.count_examples(examples)
+    first = tf.minimum(minibatches.PASS, num_examples)
+    of_first_pass = _kept_gradient(model, examples, tf.constant(0), first)
+
+    def multiply(vector: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        def add_pass(start: tf.Tensor, sums: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
+            stop = tf.minimum(start + minibatches.PASS, num_examples)
+            more = _kept_gradient(model, examples, start, stop)(vector)
+            return stop, [s + m for s, m in zip(sums, more)]
+
+        _, product = tf.while_loop(
+            lambda start, _: start < num_examples,
+            add_pass,
+            (first, of_first_pass(vector)),
+            parallel_iterations=1,
+        )
+        return product
+
+    return multiply
+
+
+def _kept_gradient(
+    model: Any, examples: Any, start: tf.Tensor, stop: tf.Tensor
+) -> Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]:
+    """Computes what examples `start` to `stop` - 1 add to the gradient of the mean loss.
+
+    Returns:
+      What multiplies the derivative of this part by a vector.
     """
     variables = model.trainable_variables
-    num_examples = minibatches.count_examples(examples)
+    batch = minibatches.gather_examples(examples, tf.range(start, stop))
+    share = (stop - start) / minibatches.count_examples(examples)
+    with tf.GradientTape(persistent=True) as tape:
+        with tf.GradientTape() as inner_tape:
+            loss = model.forward_pass(batch, training=True).loss
+            loss *= tf.cast(share, loss.dtype)
+        gradients = [
+            # A tensor of its own for each, as one may be the gradient of two weights.
+            None if gradient is None else tf.identity(tf.convert_to_tensor(gradient))
+            for gradient in inner_tape.gradient(loss, variables)
+        ]
 
-    def add_pass(start: tf.Tensor, sums: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        stop = tf.minimum(start + minibatches.PASS, num_examples)
-        batch = minibatches.gather_examples(examples, tf.range(start, stop))
-        with tf.GradientTape() as tape:
-            with tf.GradientTape() as inner_tape:
-                loss = model.forward_pass(batch, training=True).loss
-            gradients = [
-                # A tensor of its own for each, as one may be the gradient of two weights.
-                None if gradient is None else tf.identity(tf.convert_to_tensor(gradient))
-                for gradient in inner_tape.gradient(loss, variables)
-            ]
+    def multiply(vector: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         products = tape.gradient(
             [gradient for gradient in gradients if gradient is not None],
             variables,
             output_gradients=[v for v, g in zip(vector, gradients) if g is not None],
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
-        share = (stop - start) / num_examples
-        return stop, [
-            s + tf.cast(share, s.dtype) * tf.ensure_shape(tf.convert_to_tensor(p), s.shape)
-            for s, p in zip(sums, products)
+        return [
+            tf.ensure_shape(tf.convert_to_tensor(product), variable.shape)
+            for product, variable in zip(products, variables)
         ]
 
-    zeros = [tf.zeros(variable.shape, variable.dtype) for variable in variables]
-    _, product = tf.while_loop(
-        lambda start, _: start < num_examples,
-        add_pass,
-        (tf.constant(0), zeros),
-        parallel_iterations=1,
-    )
-    return product
+    return multiply
 
 
 def read_values(variables: Sequence[tf.Variable]) -> list[tf.Tensor]:

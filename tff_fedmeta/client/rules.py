@@ -125,6 +125,20 @@ class ProximalSGD(Rule):
         """Returns copies of the weights."""
         return [tf.identity(variable) for variable in variables]
 
+    def step(self, state: Any, variables: Sequence[tf.Variable], gradients: Sequence[Any]) -> Any:
+        """Moves the variables in place, in fewer passes over the memory than `next`."""
+        for start, variable, gradient in zip(state, variables, gradients):
+            if gradient is None:
+                continue
+            pull = variable.read_value() - start
+            for rate, part in ((self._rate * self._strength, pull), (self._rate, gradient)):
+                tf.raw_ops.ResourceApplyGradientDescent(
+                    var=variable.handle,
+                    alpha=tf.constant(rate, variable.dtype),
+                    delta=tf.convert_to_tensor(part),
+                )
+        return state
+
     def next(
         self, state: Any, weights: Sequence[tf.Tensor], gradients: Sequence[Any]
     ) -> tuple[Any, list[tf.Tensor]]:

@@ -37,6 +37,7 @@ KWARGS = {
     "meta_sgd": META,
     "anil": META,
     "per_fedavg": dict(LOCAL, meta_learning_rate=0.1, local_meta_steps=2),
+    "fedavg_reptile": dict(LOCAL, switch_round=2, reptile_steps=3),
     "fedbabu": LOCAL,
     "fedrecon": dict(LOCAL, shared_learning_rate=0.1),
     "fedrep": LOCAL,
@@ -45,6 +46,8 @@ KWARGS = {
 }
 # Those that split a client, and need two examples of it.
 SPLITTING = tuple(name for name in fm.ALGORITHMS if registry.REGISTRY[name].splits)
+# Those that differentiate no step, so that dropout is no trouble.
+STOCHASTIC = ("reptile", "fedavg_reptile", "fomaml", "pfedme", "fedbabu", "fedrep", "fedrecon")
 # For what all algorithms have from the same few lines: one that trains, one that differentiates.
 two_algorithms = pytest.mark.parametrize("name", ["reptile", "maml"])
 NUM_EXAMPLES = tff.learning.ClientWeighting.NUM_EXAMPLES
@@ -535,7 +538,7 @@ def test_frozen_batch_normalisation_trains(name):
 
 def test_second_order_refuses_a_stochastic_layer_by_name(name):
     dropout = with_layer(lambda: tf.keras.layers.Dropout(0.5, name="my_dropout"))
-    if name in ("reptile", "fomaml", "pfedme", "fedbabu", "fedrep", "fedrecon"):
+    if name in STOCHASTIC:
         assert run(build(name, dropout), clients(5, 14))[1]["clients"]["contributing"] == 2
         return
     with pytest.raises(ValueError, match=r"my_dropout.*take the layer out.*first_order=True"):

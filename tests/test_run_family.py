@@ -68,7 +68,10 @@ def test_every_algorithm_has_a_row_in_the_comparison(finished):
 
 def test_all_walk_the_same_examples(finished):
     baseline = metrics(finished, "fedavg")["train/num_examples"].dropna().tolist()
-    for algorithm in set(ALGORITHMS) - {"fedavg", "fedprox", "fedsgd"}:
+    # The second of two rounds is Reptile's, of a number of steps.
+    switching = metrics(finished, "fedavg_reptile")["work/examples"].tolist()
+    assert switching[0] == baseline[0] and switching[1] > baseline[1]
+    for algorithm in set(ALGORITHMS) - {"fedavg", "fedprox", "fedsgd", "fedavg_reptile"}:
         assert metrics(finished, algorithm)["work/examples"].dropna().tolist() == baseline
     for algorithm in ("fedprox", "fedsgd"):
         assert metrics(finished, algorithm)["train/num_examples"].dropna().tolist() == baseline

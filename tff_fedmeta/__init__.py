@@ -29,6 +29,7 @@ _PUBLIC = {
     "build_anil": "algorithms.anil",
     "build_client_work": "algorithms.client_work",
     "build_fedavg": "algorithms.baselines",
+    "build_fedavg_reptile": "algorithms.fedavg_reptile",
     "build_fedbabu": "algorithms.fedbabu",
     "build_fedprox": "algorithms.baselines",
     "build_fedrecon": "algorithms.fedrecon",

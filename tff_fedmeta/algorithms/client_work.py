@@ -1,8 +1,10 @@
 """Any local update as TFF client work."""
 
 import collections
+import functools
 from typing import Any, Callable, Optional
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
@@ -34,6 +36,7 @@ def build_client_work(
     min_examples: int = 1,
     roles: bool = False,
     partial: bool = False,
+    counts_rounds: bool = False,
 ) -> tff.learning.templates.ClientWorkProcess:
     """Makes TFF client work of a local update.
 
@@ -52,6 +55,8 @@ def build_client_work(
       min_examples: The fewest examples the local update can use.
       roles: Whether clients have a role and do as it says (`failures.Role`).
       partial: Whether the update is of some of the trainable weights alone, which are then sent.
+      counts_rounds: Whether the update is told `round_num`, how many rounds were finished before:
+        int32 scalar, the state of the process.
 
     Returns:
       A client work process over one-element client datasets (`client_data.client_dataset`). Its
@@ -74,16 +79,22 @@ def build_client_work(
     finalizers[_COUNTS] = lambda counts: counts
     aggregate_metrics = metrics_aggregator(finalizers)
 
-    @tff.tensorflow.computation(types.weights, types.client)
-    def work(weights: Any, dataset: Any) -> Any:
+    def run_client(weights: Any, dataset: Any, *round_num: Any) -> Any:
         model = client_model.build_client_model(model_fn)
-        return _run_client(
-            model, compute_update, weights, dataset, client_weighting, min_examples, partial
-        )
+        more = {"round_num": round_num[0]} if round_num else {}
+        update = functools.partial(compute_update, **more)
+        return _run_client(model, update, weights, dataset, client_weighting, min_examples, partial)
+
+    counted = (tff.to_type(np.int32),) if counts_rounds else ()
+    work = tff.tensorflow.computation(run_client, [types.weights, types.client, *counted])
+
+    @tff.tensorflow.computation(np.int32)
+    def add_one(round_num: Any) -> Any:
+        return round_num + 1
 
     @tff.federated_computation
     def initialize() -> Any:
-        return tff.federated_value((), tff.SERVER)
+        return tff.federated_value(0 if counts_rounds else (), tff.SERVER)
 
     @tff.federated_computation(
         initialize.type_signature.result,
@@ -91,7 +102,11 @@ def build_client_work(
         tff.FederatedType(types.client, tff.CLIENTS),
     )
     def next_round(state: Any, weights: Any, clients: Any) -> Any:
-        result, metrics = tff.federated_map(work, (weights, clients))
+        sees: tuple[Any, ...] = (weights, clients)
+        if counts_rounds:
+            sees = (*sees, tff.federated_broadcast(state))
+            state = tff.federated_map(add_one, state)
+        result, metrics = tff.federated_map(work, sees)
         train = aggregate_metrics(metrics)
         counts = train[_COUNTS]
         told = _nan_of_nobody(_without_counts(train), counts["clients"]["contributing"])

@@ -59,6 +59,7 @@ def compose_update(
     min_examples: int = 1,
     learned_rates: Optional[LearnedRates] = None,
     sent: Optional[Sequence[int]] = None,
+    counts_rounds: bool = False,
 ) -> tff.learning.templates.LearningProcess:
     """Builds the learning process of an update that every client computes.
 
@@ -70,6 +71,7 @@ def compose_update(
       min_examples: The fewest examples of a client that contributes.
       learned_rates: The rates that are learnt; None: there are none.
       sent: Which of the model's trainable variables an update is of; None: all. The others stay.
+      counts_rounds: Whether the update takes the keyword `round_num`, the rounds finished before.
     """
     work = client_work.build_client_work(
         model_fn,
@@ -80,6 +82,7 @@ def compose_update(
         min_examples=min_examples,
         roles=federation.roles,
         partial=sent is not None,
+        counts_rounds=counts_rounds,
     )
     return compose(
         model_fn,

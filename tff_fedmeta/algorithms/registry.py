@@ -16,6 +16,7 @@ from tff_fedmeta.config.hyperparameters import (
     IMAML,
     MAML,
     FedAvg,
+    FedAvgReptile,
     FedBABU,
     FedProx,
     FedRecon,
@@ -82,6 +83,7 @@ class Algorithm:
 # In the order in which users see them.
 REGISTRY: dict[str, Algorithm] = {
     "reptile": Algorithm("reptile.build_reptile", Reptile),
+    "fedavg_reptile": Algorithm("fedavg_reptile.build_fedavg_reptile", FedAvgReptile),
     "fomaml": Algorithm("maml.build_maml", MAML, splits=True, fixed={"first_order": True}),
     "maml": Algorithm("maml.build_maml", MAML, splits=True),
     "meta_sgd": Algorithm("meta_sgd.build_meta_sgd", MetaSGD, splits=True, adapts="rates"),

@@ -101,6 +101,19 @@ class Reptile(FedAvg):
 
 
 @dataclasses.dataclass(frozen=True)
+class FedAvgReptile(FedAvg):
+    """Hyperparameters of FedAvg that goes on as Reptile."""
+
+    switch_round: int = setting(
+        0, "Rounds of FedAvg before those of Reptile; 0: half of the run's.", at_least=0
+    )
+    reptile_steps: int = setting(10, "Local steps in a round of Reptile.", at_least=1)
+    reptile_server_learning_rate: float = setting(
+        0.001, "Rate of Adam, the server's optimizer in Reptile's rounds.", at_least=0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class MAML(FedAvg):
     """Hyperparameters of MAML and FOMAML, and of every algorithm whose clients split."""
 

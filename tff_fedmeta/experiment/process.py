@@ -54,6 +54,8 @@ def build_process(
         )
     if "client_weighting" in values:
         values["client_weighting"] = _WEIGHTINGS[values["client_weighting"]]
+    if values.get("switch_round") == 0:
+        values["switch_round"] = config.rounds // 2
     if not values.get("inner_clip_norm"):  # a builder of a user's own need not know it
         values.pop("inner_clip_norm", None)
     if "inner_learning_rate" in values:  # without local steps their number has no meaning

@@ -7,7 +7,7 @@ from typing import Any, Callable, Optional
 from tff_fedmeta.aggregation import privacy
 from tff_fedmeta.algorithms.registry import REGISTRY
 from tff_fedmeta.config import ExperimentConfig, aggregator_options, failures
-from tff_fedmeta.config.hyperparameters import Server
+from tff_fedmeta.config.hyperparameters import PER_STEP_AND_LAYER, Server
 
 
 class BuildError(ValueError):
@@ -21,6 +21,7 @@ def check_builders(config: ExperimentConfig) -> None:
       config: The run's configuration.
     """
     for algorithm in config.algorithms:
+        _check_length(config, algorithm)
         builder = REGISTRY[algorithm].builder
         taken = None if isinstance(builder, str) else arguments_of(builder)
         if taken is None:
@@ -43,6 +44,21 @@ def check_builders(config: ExperimentConfig) -> None:
                 f"{', '.join(sorted(needed - taken))}, but it takes {', '.join(sorted(taken))}: "
                 "add the arguments, or leave out the settings that need them."
             )
+
+
+def _check_length(config: ExperimentConfig, algorithm: str) -> None:
+    """Raises BuildError if the run, or its local training, is too short or of the wrong kind."""
+    values = config.hyperparameters[algorithm]
+    if values.get("switch_round", 0) >= config.rounds:
+        raise BuildError(
+            f"{algorithm}.switch_round is {values['switch_round']}, but the run has "
+            f"{config.rounds} rounds, so that it would never switch: give fewer, or take fedavg."
+        )
+    if values.get("inner_rates") == PER_STEP_AND_LAYER and config.inner_steps is None:
+        raise BuildError(
+            f"{algorithm}.inner_rates={PER_STEP_AND_LAYER} needs local steps instead of epochs, so "
+            "that every client takes the same number: give --inner_steps."
+        )
 
 
 def arguments_of(builder: Callable[..., Any]) -> Optional[set[str]]:

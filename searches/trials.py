@@ -58,13 +58,13 @@ def run(
     curves = evaluation.validation_curves(
         protocol, evaluators, weights, task.validation_clients, read
     )
-    rate, steps = summary.choose_adaptation(curves, task.metric)
-    found = summary.summarize(summary.measurable(curves[rate]), task.metric, steps)
+    way, steps = summary.choose_adaptation(curves, task.metric)
+    found = summary.summarize(summary.measurable(curves[way]), task.metric, steps)
     row = {
         **key,
         "accuracy_before": round(found["before"]["mean"], 4),
         "accuracy_after": round(found["after"]["mean"], 4),
-        "adaptation_learning_rate": rate,
+        "adaptation_learning_rate": way.rate,
         "adaptation_steps": steps,
         "minutes": round((time.monotonic() - start) / 60, 1),
     }

@@ -232,25 +232,29 @@ def clients_of(*curves, metric="accuracy"):
     ],
 )
 def test_adaptation_is_chosen_by_the_mean_of_a_metric(curves, chosen):
-    curves = {rate: clients_of(*clients) for rate, clients in curves.items()}
+    curves = {summary.Way(rate): clients_of(*clients) for rate, clients in curves.items()}
+    chosen = (summary.Way(chosen[0]), chosen[1])
     assert summary.choose_adaptation(curves, "accuracy") == chosen
     negated = {
-        rate: clients_of(*(-np.array(c["accuracy"]) for c in clients), metric="loss")
-        for rate, clients in curves.items()
+        way: clients_of(*(-np.array(c["accuracy"]) for c in clients), metric="loss")
+        for way, clients in curves.items()
     }
     assert summary.choose_adaptation(negated, "loss", higher_is_better=False) == chosen
 
 
 def test_clients_without_a_query_have_no_say_in_the_choice():
-    curves = {0.1: [*clients_of((0.1, 0.2)), {"accuracy": [9.0, 0.0], "num_query": 0}]}
-    assert summary.choose_adaptation(curves, "accuracy") == (0.1, 1)
+    way = summary.Way(0.1)
+    curves = {way: [*clients_of((0.1, 0.2)), {"accuracy": [9.0, 0.0], "num_query": 0}]}
+    assert summary.choose_adaptation(curves, "accuracy") == (way, 1)
 
 
 def test_nothing_can_be_chosen_without_a_query_or_a_finite_value():
     with pytest.raises(ValueError, match="None of the 1 clients has the two examples"):
-        summary.choose_adaptation({0.1: [{"accuracy": [0.0], "num_query": 0}]}, "accuracy")
+        summary.choose_adaptation(
+            {summary.Way(0.1): [{"accuracy": [0.0], "num_query": 0}]}, "accuracy"
+        )
     with pytest.raises(ValueError, match="No setting gave a finite accuracy"):
-        summary.choose_adaptation({0.1: clients_of((np.nan, np.nan))}, "accuracy")
+        summary.choose_adaptation({summary.Way(0.1): clients_of((np.nan, np.nan))}, "accuracy")
 
 
 @pytest.mark.parametrize("higher_is_better, share_hurt", [(True, 0.25), (False, 0.5)])

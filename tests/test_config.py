@@ -44,6 +44,7 @@ OTHER_VALUES = dict(
     adaptation_steps=0,
     adaptation_batch_size=22,
     adaptation_learning_rates=(0.01,),
+    adaptation_proximal_strengths=(0.0, 0.1),
     num_test_clients=7,
     rounds_per_evaluation=6,
     rounds_per_checkpoint=6,

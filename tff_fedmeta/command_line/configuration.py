@@ -14,6 +14,14 @@ from tff_fedmeta.command_line.experiment_flags import FILES, DataSets, aggregato
 from tff_fedmeta.command_line.flags import flags_of
 from tff_fedmeta.config import ExperimentConfig
 
+# Settings whose flags are lists, and what each part is.
+_LISTS = {
+    "algorithms": str,
+    "adaptation_learning_rates": float,
+    "adaptation_proximal_strengths": float,
+    "support_sizes": int,
+}
+
 
 def configuration(
     data_sets: DataSets, values: Mapping[str, Any], plugin_hashes: dict[str, str]
@@ -44,8 +52,7 @@ def configuration(
     }
     for name in FILES:
         said[name] = _hash_of_file(name, values[name]) if _is_file(data_set, name, values) else None
-    lists = {"algorithms": str, "adaptation_learning_rates": float, "support_sizes": int}
-    for name, kind in lists.items():
+    for name, kind in _LISTS.items():
         if said[name] is not None:
             said[name] = tuple(_parsed(name, text, kind) for text in said[name])
     algorithms = said["algorithms"] or defaults["algorithms"]

@@ -13,12 +13,18 @@ from typing import Any, Optional
 from tff_fedmeta import checks
 from tff_fedmeta.config import aggregator_options, hyperparameters, schema
 from tff_fedmeta.config.failures import Failures
-from tff_fedmeta.config.protocol import AdaptationProtocol
+from tff_fedmeta.config.protocol import AdaptationProtocol, check_strengths
 from tff_fedmeta.config.schema import MOST_RATE, REQUIRED, setting
 
 AGGREGATORS = tuple(aggregator_options.AGGREGATORS)
 RUNTIMES = ("local", "worker", "ray")
 ADAPTATIONS = ("own", "all")
+_LISTS = (
+    "algorithms",
+    "adaptation_learning_rates",
+    "adaptation_proximal_strengths",
+    "support_sizes",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +77,11 @@ class ExperimentConfig:
     )
     rounds_per_checkpoint: int = setting(
         REQUIRED, "Rounds between checkpoints.", at_least=1, at_most=10_000_000
+    )
+    adaptation_proximal_strengths: tuple[float, ...] = setting(
+        (0.0,),
+        "Pulls to the trained weights (Ditto) that validation clients choose from.",
+        at_least=0,
     )
     adaptation: str = setting(
         "own",
@@ -146,6 +157,7 @@ class ExperimentConfig:
             checks.check_limits("adaptation_learning_rates", rate, above=0, at_most=MOST_RATE)
         for size in self.support_sizes:
             checks.check_count("support_sizes", size, 1)
+        check_strengths("adaptation_proximal_strengths", self.adaptation_proximal_strengths)
         if not self.algorithms or len(set(self.algorithms)) != len(self.algorithms):
             raise ValueError(
                 f"algorithms must be one or more different names, but got {list(self.algorithms)}."
@@ -244,6 +256,7 @@ class ExperimentConfig:
             batch_size=self.adaptation_batch_size,
             steps=self.adaptation_steps,
             learning_rates=tuple(self.adaptation_learning_rates),
+            proximal_strengths=tuple(self.adaptation_proximal_strengths),
             seed=self.seed,
         )
 
@@ -273,7 +286,7 @@ class ExperimentConfig:
         try:
             values = json.loads(text)
             config_hash = values.pop("config_hash")
-            for name in ("algorithms", "adaptation_learning_rates", "support_sizes"):
+            for name in _LISTS:
                 values[name] = tuple(values[name])
             config = cls(**values)
         except (KeyError, TypeError, AttributeError, RecursionError) as error:

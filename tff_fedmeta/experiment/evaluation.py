@@ -28,23 +28,27 @@ _CLIENTS_PER_CALL = 50
 # More support examples than any client has.
 _ALL = 2**31 - 1
 
-Evaluators = Mapping[Optional[float], tff.Computation]
+Evaluators = Mapping[summary.Way, tff.Computation]
 Read = Callable[[str], client_data.Arrays]
 
 
 def build_evaluators(
     protocol: AdaptationProtocol, model_fn: ModelFn, scope: Optional[Scope] = None
 ) -> Evaluators:
-    """Returns one evaluation for each learning rate of adaptation to choose from.
+    """Returns one evaluation for each way of adaptation to choose from: each rate with each pull.
 
-    Learnt rates are used as they are: there is one evaluation, under None.
+    Learnt rates are used as they are: there is one evaluation.
     """
     scope = scope or Scope()
     rates = (None,) if scope.learned_rates else protocol.learning_rates
+    strengths: Sequence[Optional[float]] = (None,)
+    if not (scope.learned_rates or scope.proximal_strength or protocol.proximal_strengths == (0,)):
+        strengths = protocol.proximal_strengths
+    ways = [summary.Way(rate, strength) for rate in rates for strength in strengths]
     return {
-        rate: adaptation.build_adaptation_eval(
+        way: adaptation.build_adaptation_eval(
             model_fn,
-            inner_learning_rate=rate or 0.0,
+            inner_learning_rate=way.rate or 0.0,
             inner_steps=protocol.steps,
             batch_size=protocol.batch_size,
             support_fraction=protocol.support_fraction,
@@ -52,11 +56,11 @@ def build_evaluators(
             learned_rates=scope.learned_rates,
             head_layers=scope.head_layers,
             local_layers=scope.local_layers,
-            proximal_strength=scope.proximal_strength,
+            proximal_strength=way.proximal_strength or scope.proximal_strength,
             measured_every=protocol.measured_every,
             sized_support=True,
         )
-        for rate in rates
+        for way in ways
     }
 
 
@@ -113,11 +117,11 @@ def validation_curves(
     client_ids: Sequence[str],
     read: Read,
     bar: Optional[tqdm.tqdm] = None,
-) -> dict[Optional[float], list[Mapping[str, Any]]]:
-    """Returns the validation clients' results for each learning rate of adaptation."""
+) -> dict[summary.Way, list[Mapping[str, Any]]]:
+    """Returns the validation clients' results for each way of adaptation."""
     return {
-        rate: adaptation_curves(protocol, evaluator, weights, client_ids, read, bar)
-        for rate, evaluator in evaluators.items()
+        way: adaptation_curves(protocol, evaluator, weights, client_ids, read, bar)
+        for way, evaluator in evaluators.items()
     }
 
 
@@ -148,12 +152,12 @@ def choose_and_measure(
 
     Returns:
       What `adaptation_test.json` holds: {"metric", "steps": [0, ..., K], "chosen":
-      {"inner_learning_rate", "steps"}, "validation": {"mean": the metric of what was chosen, over
-      the "clients" that chose}, "clients": a dict for each measured client with "client_id",
-      "num_support", "num_query" and each metric as a list of K + 1 numbers, null where not finite
-      or not measured,
-      "skipped_clients": ids of clients too small to split or with data that are not finite,
-      "diverged_clients", "summary": of `summary.summarize`}.
+      {"inner_learning_rate", "steps"} and "proximal_strength" if there was a choice, "validation":
+      {"mean": the metric of what was chosen, over the "clients" that chose}, "clients": a dict for
+      each measured client with "client_id", "num_support", "num_query" and each metric as a list of
+      K + 1 numbers, null where not finite or not measured, "skipped_clients": ids of clients too
+      small to split or with data that are not finite, "diverged_clients", "summary": of
+      `summary.summarize`}.
 
     Raises:
       NothingToMeasureError: If no client can be measured; NothingFiniteError: if no setting or no
@@ -162,9 +166,9 @@ def choose_and_measure(
     total = len(evaluators) * len(validation_clients) + len(test_clients)
     with progress.bar(total, title, "client") as bar:
         validation = validation_curves(protocol, evaluators, weights, validation_clients, read, bar)
-        rate, steps = summary.choose_adaptation(validation, metric, higher_is_better)
-        curves = adaptation_curves(protocol, evaluators[rate], weights, test_clients, read, bar)
-    chose = [float(row[metric][steps]) for row in summary.measurable(validation[rate])]
+        way, steps = summary.choose_adaptation(validation, metric, higher_is_better)
+        curves = adaptation_curves(protocol, evaluators[way], weights, test_clients, read, bar)
+    chose = [float(row[metric][steps]) for row in summary.measurable(validation[way])]
     clients = [
         {"client_id": client, **{name: _plain(value) for name, value in result.items()}}
         for client, result in zip(test_clients, curves)
@@ -179,7 +183,7 @@ def choose_and_measure(
     return {
         "metric": metric,
         "steps": list(range(protocol.steps + 1)),
-        "chosen": {"inner_learning_rate": rate, "steps": steps},
+        "chosen": way.with_steps(steps),
         "validation": {"mean": float(np.mean(chose)), "clients": len(chose)},
         "clients": rows,
         "skipped_clients": skipped,
@@ -200,7 +204,7 @@ def measure_nothing(
 
     Its clients have their sizes, and null for every figure: none of them means anything.
     """
-    rate, evaluator = next(iter(evaluators.items()))
+    way, evaluator = next(iter(evaluators.items()))
     curves = adaptation_curves(protocol, evaluator, weights, test_clients, read)
     clients = [
         {
@@ -213,7 +217,7 @@ def measure_nothing(
     return {
         "metric": metric,
         "steps": list(range(protocol.steps + 1)),
-        "chosen": {"inner_learning_rate": rate, "steps": 0},
+        "chosen": way.with_steps(0),
         "clients": rows,
         "skipped_clients": [row["client_id"] for row in clients if row["num_query"] == 0],
         "diverged_clients": [row["client_id"] for row in rows],

@@ -47,7 +47,7 @@ def export_model(
       algorithm: What trained the weights.
       scope: What moves when a client adapts.
       weights: The trained `ModelWeights`, with learnt rates behind them if there are.
-      chosen: {"inner_learning_rate", "steps"} of adaptation.
+      chosen: What was chosen of adaptation: {"inner_learning_rate", "steps", ...}.
       directory: Where `model.keras`, `metadata.json` and the task's assets go.
       formats: Of `export.FORMATS`; `model.keras` is always written. A form that the model cannot
         take is said in one sentence and left out.
@@ -63,14 +63,14 @@ def export_model(
         behind = list(weights.trainable)[len(model.trainable_variables) :]
         rates = learned.by_variable(model, behind)
         how.update(learned_rates=RATES, inner_rates=learned.kind)
-    elif scope.proximal_strength:
+    moving = scope.moving(task.model_fn)
+    if moving is not None:
+        freeze_all_but(model, moving)
+        how["weights"] = [variable.name for variable in model.trainable_variables]
+    if scope.proximal_strength:
         # Left uncompiled too: no Keras optimizer pulls the weights to where they began.
         how["proximal_strength"] = scope.proximal_strength
-    else:
-        moving = scope.moving(task.model_fn)
-        if moving is not None:
-            freeze_all_but(model, moving)
-            how["weights"] = [variable.name for variable in model.trainable_variables]
+    elif learned is None:
         _compile(model, task, chosen["inner_learning_rate"])
     metadata = {
         "algorithm": algorithm,

@@ -88,11 +88,17 @@ def clients(found: Results, name: str) -> dict[str, str]:
 
 
 def _ways(chosen: Sequence[Mapping[str, Any]]) -> str:
-    """Returns "8 at 0.02", or "8-10 at 0.02-0.05" of repetitions that chose differently."""
+    """Returns "8 at 0.02", or "8-10 at 0.02-0.05" of repetitions that chose differently.
+
+    Behind it is how strongly steps are held to the trained weights, where that was chosen.
+    """
     steps = sorted({each["steps"] for each in chosen})
     rates = sorted({each["inner_learning_rate"] or 0.0 for each in chosen})
     ends = [f"{rate:g}" if rate else "learnt" for rate in dict.fromkeys((rates[0], rates[-1]))]
-    return f"{'-'.join(map(str, dict.fromkeys((steps[0], steps[-1]))))} at {'-'.join(ends)}"
+    pulls = sorted({each.get("proximal_strength", 0.0) for each in chosen})
+    held = "-".join(f"{pull:g}" for pull in dict.fromkeys((pulls[0], pulls[-1])))
+    way = f"{'-'.join(map(str, dict.fromkeys((steps[0], steps[-1]))))} at {'-'.join(ends)}"
+    return f"{way}, held by {held}" if pulls[-1] else way
 
 
 def budget(found: Results, name: str) -> dict[str, str]:

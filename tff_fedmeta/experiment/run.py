@@ -130,9 +130,10 @@ def run(
             measured_clients = evaluation.measure_nothing(
                 way.protocol, evaluators, weights, read, task.test_clients, task.metric
             )
+        scope = way.scope.as_chosen(measured_clients["chosen"])
         adapted = {
             "data_source": task.data_source,
-            "adapts": way.scope.in_words(),
+            "adapts": scope.in_words(),
             "diverged": why,
             **measured_clients,
         }
@@ -162,9 +163,9 @@ def run(
             weights,
             read,
             adapted["chosen"],
-            way.scope.moving(task.model_fn),
-            way.scope.proximal_strength,
-            way.scope.learned_rates,
+            scope.moving(task.model_fn),
+            scope.proximal_strength,
+            scope.learned_rates,
         )
         ids = [client["client_id"] for client in adapted["clients"]]
         if config.forgetting_clients:
@@ -193,7 +194,7 @@ def run(
         start = time.perf_counter()
         home = directory / "keras_model"
         model_files.export_model(
-            config, task, algorithm, way.scope, weights, adapted["chosen"], home, formats
+            config, task, algorithm, scope, weights, adapted["chosen"], home, formats
         )
         timings["export"][algorithm] = time.perf_counter() - start
     run_directory.write_json(output_dir / "timings.json", timings)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from tff_fedmeta.algorithms.registry import REGISTRY
 from tff_fedmeta.client import layers
@@ -37,16 +38,23 @@ class Scope(NamedTuple):
             return None
         return layers.moving_variables(model_fn, self.head_layers, self.local_layers)
 
+    def as_chosen(self, chosen: Mapping[str, Any]) -> Scope:
+        """Returns it with the pull that validation clients chose, if they had a choice."""
+        strength = chosen.get("proximal_strength", self.proximal_strength)
+        return self._replace(proximal_strength=strength)
+
     def in_words(self) -> str:
         """Returns what adapts, as tables say it."""
-        if self.proximal_strength:
-            return f"all weights, held to the trained ones by {self.proximal_strength:g}"
         if self.local_layers:
             plural = "s" if len(self.local_layers) > 1 else ""
-            return f"layer{plural} {', '.join(self.local_layers)}"
-        if self.head_layers is None:
-            return "all weights"
-        return f"last {self.head_layers} layers" if self.head_layers > 1 else "last layer"
+            what = f"layer{plural} {', '.join(self.local_layers)}"
+        elif self.head_layers is not None:
+            what = f"last {self.head_layers} layers" if self.head_layers > 1 else "last layer"
+        else:
+            what = "all weights"
+        if self.proximal_strength:
+            what += f", held to the trained ones by {self.proximal_strength:g}"
+        return what
 
 
 def scope_of(config: ExperimentConfig, algorithm: str) -> Scope:

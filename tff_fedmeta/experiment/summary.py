@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
@@ -15,45 +15,64 @@ class NothingFiniteError(NothingToMeasureError):
     """What was trained has diverged: no figure is finite."""
 
 
+class Way(NamedTuple):
+    """A way to adapt.
+
+    Attributes:
+      rate: The learning rate; None stands for learnt rates.
+      proximal_strength: How strongly steps are held to the trained weights, where it is chosen;
+        None: it is not.
+    """
+
+    rate: Optional[float]
+    proximal_strength: Optional[float] = None
+
+    def with_steps(self, steps: int) -> dict[str, Any]:
+        """Returns what result files and metadata say was chosen."""
+        chosen = {"inner_learning_rate": self.rate, "steps": steps}
+        if self.proximal_strength is not None:
+            chosen["proximal_strength"] = self.proximal_strength
+        return chosen
+
+
 def choose_adaptation(
-    curves: Mapping[Optional[float], Sequence[Mapping[str, Any]]],
+    curves: Mapping[Way, Sequence[Mapping[str, Any]]],
     metric: str,
     higher_is_better: bool = True,
-) -> tuple[Optional[float], int]:
+) -> tuple[Way, int]:
     """Chooses how to adapt from what validation clients showed.
 
     Args:
-      curves: For each learning rate tried, the clients' results of `build_adaptation_eval`. The
-        rate None stands for learnt rates.
+      curves: For each way tried, the clients' results of `build_adaptation_eval`.
       metric: The metric whose mean over clients decides.
       higher_is_better: Whether more of it is better.
 
     Returns:
-      (learning rate, steps), steps 0 where no adaptation did better. Ties go to fewer steps,
-      then to the smaller rate.
+      (way, steps), steps 0 where no adaptation did better. Ties go to fewer steps, then to the
+      smaller rate, then to the weaker pull.
 
     Raises:
       NothingToMeasureError: If no client has a query to measure on; NothingFiniteError: if no
         setting has a finite mean.
     """
-    best, best_rate = None, None
-    for rate in sorted(curves, key=_as_number):
-        means = np.mean([client[metric] for client in measurable(curves[rate])], axis=0)
+    best, best_way = None, None
+    for way in sorted(curves, key=_as_numbers):
+        means = np.mean([client[metric] for client in measurable(curves[way])], axis=0)
         for steps, mean in enumerate(means.tolist()):
             score = mean if higher_is_better else -mean
-            candidate = (score, -steps, -_as_number(rate))
+            candidate = (score, -steps, *(-number for number in _as_numbers(way)))
             if math.isfinite(score) and (best is None or candidate > best):
-                best, best_rate = candidate, rate
-    if best is None:
+                best, best_way = candidate, way
+    if best is None or best_way is None:
         raise NothingFiniteError(
             f"No setting gave a finite {metric} on the validation clients; use a smaller "
             "inner_learning_rate for training."
         )
-    return best_rate, -best[1]
+    return best_way, -int(best[1])
 
 
-def _as_number(rate: Optional[float]) -> float:
-    return 0.0 if rate is None else rate
+def _as_numbers(way: Way) -> tuple[float, float]:
+    return way.rate or 0.0, way.proximal_strength or 0.0
 
 
 def measurable(results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -4,7 +4,11 @@ import asyncio
 import dataclasses
 import fcntl
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,6 +22,8 @@ from tensorboard.plugins.hparams import metadata
 import run_experiment
 import tff_fedmeta as fm
 from tff_fedmeta.experiment import board, dry_run, extension, run_directory
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def command(*flags):
@@ -59,6 +65,16 @@ def test_list_shows_state_data_algorithms_and_the_best_figure(runs, capsys):
     fcntl.flock(lock, fcntl.LOCK_EX)
     assert command("--list", f"--output_dir={runs}") == 0
     assert "running, the evaluation of fedavg is next" in capsys.readouterr().out
+
+
+def test_list_needs_no_tensorflow(runs):
+    code = (
+        "import sys, run_experiment; status = run_experiment.main(['', '--list']); "
+        "sys.exit(10 * status + ('tensorflow' in sys.modules))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=runs.parent, env=environment)
+    assert done.returncode == 0
 
 
 def test_list_without_runs_says_so(tmp_path, monkeypatch, capsys):

@@ -90,6 +90,19 @@ def test_evaluations_are_in_the_rows_of_their_rounds(process, tmp_path):
     assert set(rows["data_source"]) == {"here"}
 
 
+def test_rows_are_told_as_they_are_written(process, tmp_path):
+    told = []
+    round_loop.train(
+        process,
+        clients_of_round,
+        2,
+        directory=tmp_path,
+        on_row=lambda row, round_num: told.append((round_num, row["train/num_examples"])),
+    )
+    rows = pd.read_csv(tmp_path / "metrics.csv")
+    assert told == list(zip(rows["round"], rows["train/num_examples"]))
+
+
 def test_round_without_contributors_is_said(process, capsys):
     round_loop.train(process, lambda round_num: [fm.client_dataset(*make_client(0))], 1, title="it")
     assert "it, round 1: no client contributed." in capsys.readouterr().out

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tff_fedmeta.algorithms.registry import trains
 from tff_fedmeta.config import ExperimentConfig
-from tff_fedmeta.experiment import results, run_directory
+from tff_fedmeta.experiment import run_directory
 
 _CHECKPOINT = "round_"
 
@@ -90,7 +90,7 @@ def _missing_of(directory: Path, algorithm: str, rounds: int) -> str | None:
     if has_model and done < rounds:
         return f"the training of {algorithm} after round {done} of {rounds}"
     try:
-        adapted = json.loads((directory / results.ADAPTED).read_text())
+        adapted = json.loads((directory / "adaptation_test.json").read_text())
     except (OSError, ValueError):
         return f"the evaluation of {algorithm}"
     has_model = has_model and not adapted.get("diverged")

@@ -1,16 +1,20 @@
 """A task's own measures of test clients, beside its metric: each client's, and their means."""
 
+from __future__ import annotations
+
 import math
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
 from tqdm.contrib import concurrent
 
 from tff_fedmeta import seeds
-from tff_fedmeta.experiment.adapted_client import AdaptedClient
+
+if TYPE_CHECKING:
+    from tff_fedmeta.experiment.adapted_client import AdaptedClient
 
 FILE = "measures_test.json"
 BEFORE, AFTER = "before", "after"  # the ways to predict that algorithms differ in

@@ -79,14 +79,22 @@ def build_client_work(
     finalizers[_COUNTS] = lambda counts: counts
     aggregate_metrics = metrics_aggregator(finalizers)
 
-    def run_client(weights: Any, dataset: Any, *round_num: Any) -> Any:
+    def run_client(weights: Any, dataset: Any, **more: Any) -> Any:
         model = client_model.build_client_model(model_fn)
-        more = {"round_num": round_num[0]} if round_num else {}
         update = functools.partial(compute_update, **more)
         return _run_client(model, update, weights, dataset, client_weighting, min_examples, partial)
 
-    counted = (tff.to_type(np.int32),) if counts_rounds else ()
-    work = tff.tensorflow.computation(run_client, [types.weights, types.client, *counted])
+    if counts_rounds:
+
+        @tff.tensorflow.computation(types.weights, types.client, np.int32)
+        def work(weights: Any, dataset: Any, round_num: Any) -> Any:
+            return run_client(weights, dataset, round_num=round_num)
+
+    else:
+
+        @tff.tensorflow.computation(types.weights, types.client)
+        def work(weights: Any, dataset: Any) -> Any:
+            return run_client(weights, dataset)
 
     @tff.tensorflow.computation(np.int32)
     def add_one(round_num: Any) -> Any:

@@ -34,6 +34,9 @@ def gradient(model, loss, x, y):
     return [g.numpy() for g in tape.gradient(value, model.trainable_variables)]
 
 
+ONE_EPOCH = dict(inner_learning_rate=0.1, batch_size=100)
+
+
 # --- float64 ---------------------------------------------------------------------------------
 
 SPEC64 = collections.OrderedDict(
@@ -167,6 +170,39 @@ def test_a_layer_without_a_second_derivative_is_one_sentence():
 def body_before(build):
     """Puts a layer with weights before a model, so that it is differentiated through."""
     return lambda: tf.keras.Sequential([tf.keras.Input([6]), dense(6, "tanh"), build()])
+
+
+# --- weights of clients ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["given", "function"])
+def test_clients_count_as_much_as_they_say(how, tff_runtime):
+    own = {"given": "given", "function": lambda x, y: tf.reduce_sum(tf.cast(y, tf.float32))}[how]
+    process = fm.build_reptile(plain_model_fn, client_weighting=own, **STEP)
+    data = [make_client(n) for n in (5, 9)]
+    weights = [float(y.sum()) for _, y in data]
+    more = [{"weight": weight} if how == "given" else {} for weight in weights]
+    clients = [fm.client_dataset(x, y, **given) for (x, y), given in zip(data, more)]
+    state = process.initialize()
+    before, *after = (
+        process.get_model_weights(reached).trainable
+        for reached in (state, *(process.next(state, [c])[0] for c in clients))
+    )
+    both = process.get_model_weights(process.next(state, clients)[0]).trainable
+    share = weights[0] / sum(weights)
+    assert 0.1 < share < 0.45
+    expected = [share * one + (1 - share) * other for one, other in zip(*after)]
+    assert_close(both, expected)
+    assert np.abs(both[0] - before[0]).max() > 1e-3
+
+
+def test_a_weight_that_cannot_be_is_one_sentence():
+    with pytest.raises(ValueError, match="weight must be >= 0, but is -1"):
+        fm.client_dataset(X, Y, weight=-1)
+    with pytest.raises(TypeError, match="TFF's FedAvg weighs clients by"):
+        fm.build_fedavg(plain_model_fn, client_weighting="given", **ONE_EPOCH)
+    with pytest.raises(TypeError, match='"given" or a function of x and y, but is 3'):
+        fm.build_reptile(plain_model_fn, client_weighting=3, **ONE_EPOCH)
 
 
 # --- processes and runtimes ------------------------------------------------------------------

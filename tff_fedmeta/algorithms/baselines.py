@@ -229,6 +229,11 @@ def _build_fedavg(
     """Builds TFF's FedAvg on one-element clients."""
     budget = checks.check_local_training(inner_learning_rate, batch_size, inner_epochs, inner_steps)
     checks.check_number("inner_clip_norm", inner_clip_norm, 0)
+    if not isinstance(client_weighting, tff.learning.ClientWeighting):
+        raise TypeError(
+            "TFF's FedAvg weighs clients by a tff.learning.ClientWeighting alone: for weights of "
+            "your own use build_reptile, which with its server rate of 1 is the same method."
+        )
     client_optimizer = build_client_optimizer(inner_learning_rate)
     if inner_clip_norm:
         client_optimizer = _Clipping(client_optimizer, inner_clip_norm)

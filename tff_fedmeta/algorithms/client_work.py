@@ -2,7 +2,7 @@
 
 import collections
 import functools
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Union
 
 import numpy as np
 import tensorflow as tf
@@ -22,6 +22,10 @@ from tff_fedmeta.client.meta_gradient import LocalUpdate
 #   rates: where rates are learnt, their tensors (`learned_rates.py`).
 ComputeUpdate = Callable[..., LocalUpdate]
 
+# How much a client counts in the mean; see `build_client_work`.
+Weighting = Union[tff.learning.ClientWeighting, str, Callable[[Any, Any], Any]]
+GIVEN = "given"
+
 # The name of the counts among the metrics, which no metric of a model has.
 _COUNTS = "client_work.counts"
 
@@ -31,7 +35,7 @@ def build_client_work(
     compute_update: ComputeUpdate,
     *,
     learned_rates: Optional[LearnedRates] = None,
-    client_weighting: tff.learning.ClientWeighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
+    client_weighting: Weighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
     metrics_aggregator: Optional[Callable[..., Any]] = None,
     min_examples: int = 1,
     roles: bool = False,
@@ -49,7 +53,10 @@ def build_client_work(
       compute_update: What the client computes, on a model that holds the server's weights.
       learned_rates: The learnt rates that travel behind the weights (Meta-SGD); None: there are
         none.
-      client_weighting: NUM_EXAMPLES weighs a client by all of its examples, UNIFORM by one.
+      client_weighting: NUM_EXAMPLES weighs a client by all of its examples, UNIFORM by one; "given"
+        by the weight in its element (`client_dataset(weight=)`); a function of its x and y, each
+        [n, ...], by the number >= 0 that it returns, a scalar tensor. A client whose weight is
+        negative or not finite is excluded.
       metrics_aggregator: As in `tff.learning.algorithms`; None is `sum_then_finalize`. It adds up
         the counts of `clients` and `work` too, so that with secure sums nothing is in the clear.
       min_examples: The fewest examples the local update can use.
@@ -65,15 +72,14 @@ def build_client_work(
       Where none did, `train` is NaN.
 
     Raises:
-      TypeError: If `client_weighting` is not a `tff.learning.ClientWeighting`.
+      TypeError: If `client_weighting` is something else.
       ValueError: If training moves statistics of the model that are not aggregated.
     """
-    if not isinstance(client_weighting, tff.learning.ClientWeighting):
-        raise TypeError(
-            f"client_weighting must be a tff.learning.ClientWeighting, but is {client_weighting!r}."
-        )
+    check_weighting(client_weighting)
     metrics_aggregator = metrics_aggregator or tff.learning.metrics.sum_then_finalize
-    types = client_model.client_types(model_fn, learned_rates, roles)
+    types = client_model.client_types(
+        model_fn, learned_rates, roles, given_weights=client_weighting == GIVEN
+    )
     with tf.Graph().as_default():  # keeps this model's variables out of the caller's graph
         finalizers = collections.OrderedDict(model_fn().metric_finalizers())
     finalizers[_COUNTS] = lambda counts: counts
@@ -149,6 +155,27 @@ def _nan_of_nobody(metrics: Any, contributing: Any) -> Any:
     return tff.federated_map(choose, tff.federated_zip((metrics, contributing)))
 
 
+def check_weighting(client_weighting: Any) -> None:
+    """Raises TypeError unless it is a `Weighting`."""
+    is_enum = isinstance(client_weighting, tff.learning.ClientWeighting)
+    if not (is_enum or client_weighting == GIVEN or callable(client_weighting)):
+        raise TypeError(
+            'client_weighting must be a tff.learning.ClientWeighting, "given" or a function of x '
+            f"and y, but is {client_weighting!r}."
+        )
+
+
+def _weigh(client_weighting: Weighting, client: Any, num_examples: tf.Tensor) -> tf.Tensor:
+    """Returns how much a client counts, float32 scalar."""
+    if client_weighting == tff.learning.ClientWeighting.UNIFORM:
+        return tf.constant(1.0)
+    if client_weighting == tff.learning.ClientWeighting.NUM_EXAMPLES:
+        return tf.cast(num_examples, tf.float32)
+    if not callable(client_weighting):  # GIVEN
+        return client["weight"]
+    return tf.reshape(tf.cast(client_weighting(client["x"], client["y"]), tf.float32), [])
+
+
 def _run_client(
     model: Any,
     compute_update: Any,
@@ -173,7 +200,9 @@ def _run_client(
         has_data = num_examples >= min_examples
         # The data too: a NaN input can leave every weight finite (a ReLU may swallow it). And the
         # metrics: one infinite loss would make the round's loss infinite.
-        is_finite = client_model.all_finite((examples, sent.update, sent.metrics))
+        weight = _weigh(client_weighting, client, num_examples)
+        is_finite = client_model.all_finite((examples, sent.update, sent.metrics, weight))
+        is_finite = tf.logical_and(is_finite, weight >= 0)
         contributes = tf.logical_and(has_data, is_finite)
 
         def nothing() -> Any:
@@ -183,8 +212,6 @@ def _run_client(
             return update, model.report_local_unfinalized_metrics()
 
         update, metrics = tf.cond(contributes, lambda: (sent.update, sent.metrics), nothing)
-        uniform = client_weighting == tff.learning.ClientWeighting.UNIFORM
-        weight = tf.constant(1.0) if uniform else tf.cast(num_examples, tf.float32)
         clients = collections.OrderedDict(
             contributing=tf.cast(contributes, tf.int32),
             too_small=tf.cast(tf.logical_not(has_data), tf.int32),

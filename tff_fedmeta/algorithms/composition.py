@@ -26,7 +26,7 @@ class Federation(NamedTuple):
     """What every builder takes of the federation around the clients' work; see `build_reptile`."""
 
     server_optimizer: Optional[tff.learning.optimizers.Optimizer]
-    client_weighting: tff.learning.ClientWeighting
+    client_weighting: client_work.Weighting
     model_aggregator: Optional[Any]
     metrics_aggregator: Optional[Callable[..., Any]]
     roles: bool

@@ -11,6 +11,7 @@ from typing import Any, Callable, TypeVar
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from tff_fedmeta.algorithms import client_work
 from tff_fedmeta.client import second_derivatives, tracing
 from tff_fedmeta.client.examination import examine
 from tff_fedmeta.client.model_checks import ModelError
@@ -110,8 +111,8 @@ def _check_metrics_aggregator(name: str, value: Any) -> None:
 
 
 def _check_weighting(name: str, value: Any) -> None:
-    if not isinstance(value, tff.learning.ClientWeighting):
-        raise TypeError(f"{name} must be a tff.learning.ClientWeighting, but is {value!r}.")
+    del name
+    client_work.check_weighting(value)
 
 
 def _check_bool(name: str, value: Any) -> None:

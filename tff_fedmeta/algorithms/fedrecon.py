@@ -13,6 +13,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_fedmeta import checks
+from tff_fedmeta.algorithms.client_work import Weighting
 from tff_fedmeta.algorithms.composition import (
     Federation,
     compose_split_update,
@@ -106,7 +107,7 @@ def build_fedrecon(
     inner_optimizer: tff.learning.optimizers.Optimizer | None = None,
     inner_clip_norm: float = 0.0,
     server_optimizer: tff.learning.optimizers.Optimizer | None = None,
-    client_weighting: tff.learning.ClientWeighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
+    client_weighting: Weighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
     model_aggregator: Any | None = None,
     metrics_aggregator: Callable[..., Any] | None = None,
     roles: bool = False,

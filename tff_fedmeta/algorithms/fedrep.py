@@ -10,6 +10,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_fedmeta import checks
+from tff_fedmeta.algorithms.client_work import Weighting
 from tff_fedmeta.algorithms.composition import (
     Federation,
     compose_update,
@@ -94,7 +95,7 @@ def build_fedrep(
     inner_optimizer: tff.learning.optimizers.Optimizer | None = None,
     inner_clip_norm: float = 0.0,
     server_optimizer: tff.learning.optimizers.Optimizer | None = None,
-    client_weighting: tff.learning.ClientWeighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
+    client_weighting: Weighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
     model_aggregator: Any | None = None,
     metrics_aggregator: Callable[..., Any] | None = None,
     roles: bool = False,
@@ -130,7 +131,7 @@ def build_fedrep(
     Raises:
       ValueError: If a value is out of its range, the head is the whole model, both epochs and steps
         are given, or the model has moving statistics (batch normalisation that is not frozen).
-      TypeError: If `client_weighting` is not a `tff.learning.ClientWeighting`.
+      TypeError: If `client_weighting` is not a `client_work.Weighting`.
     """
     plan = plan_local_training(inner_learning_rate, batch_size, inner_epochs, inner_steps, shuffle)
     checks.check_some_training(inner_epochs, inner_steps)

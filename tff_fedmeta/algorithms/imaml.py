@@ -12,6 +12,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_fedmeta import checks
+from tff_fedmeta.algorithms.client_work import Weighting
 from tff_fedmeta.algorithms.composition import (
     Federation,
     compose_split_update,
@@ -108,7 +109,7 @@ def build_imaml(
     shuffle: bool = True,
     inner_clip_norm: float = 0.0,
     server_optimizer: tff.learning.optimizers.Optimizer | None = None,
-    client_weighting: tff.learning.ClientWeighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
+    client_weighting: Weighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
     model_aggregator: Any | None = None,
     metrics_aggregator: Callable[..., Any] | None = None,
     roles: bool = False,
@@ -144,7 +145,7 @@ def build_imaml(
     Raises:
       ValueError: If a value is out of its range, both epochs and steps are given, or the model has
         moving statistics or draws random numbers in training (dropout).
-      TypeError: If `client_weighting` is not a `tff.learning.ClientWeighting`.
+      TypeError: If `client_weighting` is not a `client_work.Weighting`.
     """
     plan = plan_local_training(inner_learning_rate, batch_size, inner_epochs, inner_steps, shuffle)
     checks.check_proximal_training(proximal_strength, inner_epochs, inner_steps)

@@ -10,6 +10,7 @@ from typing import Any, Callable, Optional
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from tff_fedmeta.algorithms.client_work import Weighting
 from tff_fedmeta.algorithms.composition import (
     Federation,
     compose_split_update,
@@ -98,7 +99,7 @@ def build_maml(
     inner_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
     inner_clip_norm: float = 0.0,
     server_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
-    client_weighting: tff.learning.ClientWeighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
+    client_weighting: Weighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
     model_aggregator: Optional[Any] = None,
     metrics_aggregator: Optional[Callable[..., Any]] = None,
     roles: bool = False,
@@ -140,7 +141,7 @@ def build_maml(
       ValueError: If a value is out of its range, both epochs and steps are given, the model has
         moving statistics, or it draws random numbers in training (dropout) and the order is second:
         the derivative would not belong to the step taken.
-      TypeError: If `client_weighting` is not a `tff.learning.ClientWeighting`.
+      TypeError: If `client_weighting` is not a `client_work.Weighting`.
     """
     federation = Federation(
         server_optimizer, client_weighting, model_aggregator, metrics_aggregator, roles

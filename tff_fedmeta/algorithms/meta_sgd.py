@@ -9,6 +9,7 @@ from typing import Any, Callable, Optional
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from tff_fedmeta.algorithms.client_work import Weighting
 from tff_fedmeta.algorithms.composition import (
     Federation,
     compose_split_update,
@@ -39,7 +40,7 @@ def build_meta_sgd(
     inner_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
     inner_clip_norm: float = 0.0,
     server_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
-    client_weighting: tff.learning.ClientWeighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
+    client_weighting: Weighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
     model_aggregator: Optional[Any] = None,
     metrics_aggregator: Optional[Callable[..., Any]] = None,
     roles: bool = False,

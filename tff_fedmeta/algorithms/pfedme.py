@@ -9,6 +9,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_fedmeta import checks
+from tff_fedmeta.algorithms.client_work import Weighting
 from tff_fedmeta.algorithms.composition import (
     Federation,
     compose_update,
@@ -100,7 +101,7 @@ def build_pfedme(
     shuffle: bool = True,
     inner_clip_norm: float = 0.0,
     server_optimizer: tff.learning.optimizers.Optimizer | None = None,
-    client_weighting: tff.learning.ClientWeighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
+    client_weighting: Weighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
     model_aggregator: Any | None = None,
     metrics_aggregator: Callable[..., Any] | None = None,
     roles: bool = False,
@@ -136,7 +137,7 @@ def build_pfedme(
     Raises:
       ValueError: If a value is out of its range, both epochs and steps are given, or the model has
         moving statistics (batch normalisation that is not frozen).
-      TypeError: If `client_weighting` is not a `tff.learning.ClientWeighting`.
+      TypeError: If `client_weighting` is not a `client_work.Weighting`.
     """
     checks.check_count("local_rounds", local_rounds, 1)
     checks.check_number("local_learning_rate", local_learning_rate, 0)

@@ -6,6 +6,7 @@ from typing import Any, Callable, Optional
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from tff_fedmeta.algorithms.client_work import Weighting
 from tff_fedmeta.algorithms.composition import (
     Federation,
     compose_update,
@@ -75,7 +76,7 @@ def build_reptile(
     inner_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
     inner_clip_norm: float = 0.0,
     server_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
-    client_weighting: tff.learning.ClientWeighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
+    client_weighting: Weighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
     model_aggregator: Optional[Any] = None,
     metrics_aggregator: Optional[Callable[..., Any]] = None,
     roles: bool = False,
@@ -98,7 +99,8 @@ def build_reptile(
       inner_clip_norm: The longest gradient of a client's step, >= 0: longer ones are scaled to
         it; 0 clips nothing.
       server_optimizer: Applies the mean update; None is SGD with epsilon = 1.
-      client_weighting: How much a client counts in the mean.
+      client_weighting: How much a client counts in the mean: by its examples, UNIFORM, "given" in
+        its element, or a function of its x and y; see `client_work.build_client_work`.
       model_aggregator: A TFF aggregation factory for updates; None is the weighted mean. An
         unweighted factory still counts excluded clients, as zero updates.
       metrics_aggregator: As in `tff.learning.algorithms`; None is `sum_then_finalize`.
@@ -110,7 +112,7 @@ def build_reptile(
     Raises:
       ValueError: If a value is out of its range, both epochs and steps are given, or the model has
         moving statistics, which are not aggregated (batch normalisation that is not frozen).
-      TypeError: If `client_weighting` is not a `tff.learning.ClientWeighting`.
+      TypeError: If `client_weighting` is not a `client_work.Weighting`.
     """
     federation = Federation(
         server_optimizer, client_weighting, model_aggregator, metrics_aggregator, roles

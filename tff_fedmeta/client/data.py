@@ -13,6 +13,8 @@ from typing import Any, Optional
 import numpy as np
 import tensorflow as tf
 
+from tff_fedmeta import checks
+
 Arrays = tuple[Any, Any]  # (x, y): arrays [n, ...] or structures of them
 
 
@@ -23,6 +25,7 @@ def client_dataset(
     role: Optional[Sequence[float]] = None,
     support_size: Optional[int] = None,
     *,
+    weight: Optional[float] = None,
     input_spec: Any = None,
 ) -> tf.data.Dataset:
     """Makes the dataset that stands for one client: a single element with all of its examples.
@@ -35,6 +38,8 @@ def client_dataset(
       role: A `failures.Role`, for processes built with `roles=True` alone, which need one.
       support_size: How many support examples, the first, are adapted on, >= 1, for evaluations
         built with `sized_support=True` alone, which need it.
+      weight: How much the client counts in the mean, finite and >= 0, for processes built with
+        `client_weighting="given"` alone, which need it.
       input_spec: The model's, `(x, y)` or `{"x": x, "y": y}` of `tf.TensorSpec`: arrays then become
         of its dtypes, where that changes no number but for the digits of a float.
 
@@ -43,11 +48,11 @@ def client_dataset(
       `input_spec`, arrays of float64, NumPy's default, become `tf.keras.backend.floatx()`, which is
       float32 unless it was set. All other dtypes stay, and must be those of the model's
       `input_spec`: TFF converts nothing. A role follows as float32 [3], a size of
-      support as an int32 scalar.
+      support as an int32 scalar, a weight as a float32 scalar.
 
     Raises:
-      ValueError: If x and y differ in their number of examples or do not fit `input_spec`, or
-        `seed` is not two integers.
+      ValueError: If x and y differ in their number of examples or do not fit `input_spec`, `seed`
+        is not two integers, or `weight` is out of its range.
     """
     x, y = (_stack(data) if isinstance(data, list) else data for data in (x, y))
     arrays = [_as_array(data) for data in tf.nest.flatten((x, y))]
@@ -69,6 +74,9 @@ def client_dataset(
         element["role"] = np.asarray(role, np.float32)
     if support_size is not None:
         element["support_size"] = np.asarray(support_size, np.int32)
+    if weight is not None:
+        checks.check_number("weight", weight, 0)
+        element["weight"] = np.asarray(weight, np.float32)
     return _one_element_dataset(element)
 
 
@@ -191,7 +199,7 @@ def client_dataset_from(
 
 
 def element_spec(
-    input_spec: Any, roles: bool = False, sized_support: bool = False
+    input_spec: Any, roles: bool = False, sized_support: bool = False, weights: bool = False
 ) -> "collections.OrderedDict[str, Any]":
     """Returns the spec of one client's element for a model's batched `input_spec`.
 
@@ -200,6 +208,7 @@ def element_spec(
         `tf.TensorSpec` whose batch dimension is None.
       roles: Whether the client has a role.
       sized_support: Whether the client says how large its support is.
+      weights: Whether the client says how much it counts.
 
     Raises:
       ValueError: If `input_spec` is of another form or fixes the batch dimension.
@@ -216,6 +225,8 @@ def element_spec(
         spec["role"] = tf.TensorSpec([3], tf.float32)
     if sized_support:
         spec["support_size"] = tf.TensorSpec([], tf.int32)
+    if weights:
+        spec["weight"] = tf.TensorSpec([], tf.float32)
     return spec
 
 

@@ -31,10 +31,11 @@ def client_types(
     learned_rates: Optional[LearnedRates] = None,
     roles: bool = False,
     sized_support: bool = False,
+    given_weights: bool = False,
 ) -> Types:
     """Returns the TFF types of a model's weights and of a client.
 
-    A client may have a role, and may say how large its support is.
+    A client may have a role, and may say how large its support is and how much it counts.
 
     Raises:
       ValueError: If training moves statistics of the model, which are not aggregated and so would
@@ -45,7 +46,7 @@ def client_types(
     with tf.Graph().as_default():
         model = model_fn()
         weights = tff.learning.models.weights_type_from_model(model)
-        spec = client_data.element_spec(model.input_spec, roles, sized_support)
+        spec = client_data.element_spec(model.input_spec, roles, sized_support, given_weights)
         rates = [] if learned_rates is None else learned_rates.specs(model)
     if rates:
         behind = [tff.TensorType(r.dtype.as_numpy_dtype, r.shape) for r in rates]

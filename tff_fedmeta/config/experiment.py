@@ -121,6 +121,13 @@ class ExperimentConfig:
     baseline: Optional[str] = setting(
         None, "The algorithm that the others are compared with [fedavg, where it runs]."
     )
+    patience: int = setting(
+        0,
+        "Evaluations without a better validation metric after which training stops; the weights of "
+        "the best round are kept. 0: all rounds are trained.",
+        at_least=0,
+        at_most=1_000_000,
+    )
     repetitions: int = setting(
         1, "Runs with the seeds seed, seed + 1, ..., compared over all.", at_least=1, at_most=100
     )

@@ -123,9 +123,29 @@ class Checkpoints:
             (written / _CHECKSUMS).write_text(json.dumps(sums, indent=2))
             written.rename(self._path(round_num))
 
-    def drop_old(self) -> None:
-        """Removes all but the newest checkpoints."""
+    def load(self, round_num: int, structure: Any) -> Any:
+        """Returns the state of one round that must be there.
+
+        Args:
+          round_num: The round.
+          structure: As in `latest`.
+
+        Raises:
+          CheckpointError: If the checkpoint is damaged or of another structure.
+        """
+        fault = find_fault(self._path(round_num), round_num)
+        if fault is not None:
+            raise CheckpointError(
+                f"{self._path(round_num)}, the best round of the training, is damaged ({fault}): "
+                f"remove {self._directory.parent}, and the same command trains it again."
+            )
+        return self._load(round_num, structure)
+
+    def drop_old(self, best: int | None = None) -> None:
+        """Removes all but the newest checkpoints and, if one is given, that of the best round."""
         for round_num in self._rounds()[:-_KEPT]:
+            if round_num == best:
+                continue
             # Renamed first, so that a kill does not leave half of it under its name.
             self._partial.mkdir(exist_ok=True)
             self._path(round_num).rename(self._partial / self._path(round_num).name)

@@ -136,7 +136,7 @@ def table(found: Results) -> str:
         *_on_others(found),
         "## Budget" + (" of a repetition, on average" if repeated else ""),
         _table(found, report_tables.budget),
-        f"Every row had the same {config.rounds:,} rounds and cohorts of "
+        f"Every row had {_rounds(config)} and cohorts of "
         f"{config.clients_per_round}. *examples*: those that clients walked in training. "
         "*gradients*: gradient evaluations, each of a batch; a Hessian-vector product is two.",
         f"Updates were aggregated by {remarks.aggregation(config)}. {_BYTES}",
@@ -201,3 +201,12 @@ def _on_others(found: Results) -> list[str]:
         f"The model adapted to a client, on the query of {found.config.forgetting_clients:,} other "
         "test clients, drawn by the seed: what adapting forgets.",
     ]
+
+
+def _rounds(config: ExperimentConfig) -> str:
+    if not config.patience:
+        return f"the same {config.rounds:,} rounds"
+    return (
+        f"at most {config.rounds:,} rounds (training stops after {config.patience} evaluations "
+        "without a better one, and the weights of the best round are kept)"
+    )

@@ -12,6 +12,7 @@ import pandas as pd
 import tensorflow_federated as tff
 
 from tff_fedmeta.experiment import board, checkpoints, divergence, progress, run_directory
+from tff_fedmeta.experiment.early_stopping import Patience
 from tff_fedmeta.experiment.event_loop import LoopThread
 
 _LOG = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ def train(
     runs_empty: bool = False,
     figures_of_round: Optional[Callable[[int], Mapping[str, Any]]] = None,
     on_row: Optional[Callable[[Mapping[str, Any], int], None]] = None,
+    patience: Optional[Patience] = None,
 ) -> Any:
     """Runs a learning process for `rounds` rounds, continuing from a checkpoint if there is one.
 
@@ -74,9 +76,10 @@ def train(
         with noise for privacy does.
       figures_of_round: Round number -> more columns of its row, a pure function.
       on_row: Called with each row and its round, where there is a `directory`.
+      patience: When to stop early; needs a directory, where the best round is kept.
 
     Returns:
-      The process's state after the last round.
+      The process's state after the last round or, with patience, after the best one.
     """
     labels = labels or {}
     state = process.initialize()
@@ -95,6 +98,8 @@ def train(
         watch = divergence.Watch(records.rows)
         with progress.bar(rounds, title, "round", done) as bar:
             for round_num in range(done + 1, rounds + 1):
+                if patience is not None and patience.is_exhausted(records.rows):
+                    break
                 start = _times(client_clock)
                 state, row = _next(process, state, clients_of_round(round_num), runs_empty)
                 seconds = {name: now - start[name] for name, now in _times(client_clock).items()}
@@ -115,11 +120,19 @@ def train(
                 if diverged is not None:
                     bar.write(f"WARNING: {diverged.in_words(title)}")
                 records.add_row(row, round_num)
-                if last or round_num % rounds_per_checkpoint == 0:
-                    records.add_checkpoint(state, round_num)
+                best = None if patience is None else patience.best_round(records.rows)
+                stops = patience is not None and patience.is_exhausted(records.rows)
+                due = last or stops or best == round_num
+                if due or round_num % rounds_per_checkpoint == 0:
+                    records.add_checkpoint(state, round_num, best)
+                if stops:
+                    which = "none was measured" if best is None else f"round {best} was the best"
+                    bar.write(f"{title} stops after round {round_num}: {which}.")
                 shown = {name: f"{row[key]:.4g}" for name, key in _SHOWN.items() if key in row}
                 bar.set_postfix(shown, refresh=False)
                 bar.update()
+        if patience is not None:
+            state = records.state_of(patience.best_round(records.rows), state)
     return state
 
 
@@ -207,8 +220,16 @@ class _Records:
             if self._on_row is not None:
                 self._on_row(row, round_num)
 
-    def add_checkpoint(self, state: Any, round_num: int) -> None:
+    def state_of(self, round_num: Optional[int], state: Any) -> Any:
+        """Returns the state after a round that was kept; None: `state`, the last one."""
+        if round_num is None or not self.rows or round_num == self.rows[-1]["round"]:
+            return state
+        return self._checkpoints.load(round_num, state)
+
+    def add_checkpoint(self, state: Any, round_num: int, best: Optional[int] = None) -> None:
         """Keeps a state with the rows that led to it, and writes the rows' file.
+
+        The checkpoint of the best round, if one is given, stays among those that are kept.
 
         The file is written whole, as TFF's manager of such files would do for every row: a kill
         amid an append would leave half a row.
@@ -217,7 +238,7 @@ class _Records:
             text = pd.DataFrame(self.rows).to_csv(index=False)
             self._checkpoints.save(state, text, round_num)
             run_directory.write_text(self._directory / _ROWS, text)
-            self._checkpoints.drop_old()
+            self._checkpoints.drop_old(best)
 
     def close(self) -> None:
         self._loop.close()

@@ -49,7 +49,7 @@ def missing_phase(directory: Path, config: ExperimentConfig) -> str | None:
     if run_directory.is_finished(directory):
         return None
     if config.repetitions == 1:
-        phases = (_missing_of(directory / name, name, config.rounds) for name in config.algorithms)
+        phases = (_missing_of(directory / name, name, config) for name in config.algorithms)
         return next((phase for phase in phases if phase is not None), "the comparison")
     for number, part in enumerate(directories(directory, config)):
         phase = missing_phase(part, config.repetition(number))
@@ -85,10 +85,11 @@ def rounds_done(directory: Path) -> int:
     return max((int(name) for name in names if name.isdecimal()), default=0)
 
 
-def _missing_of(directory: Path, algorithm: str, rounds: int) -> str | None:
+def _missing_of(directory: Path, algorithm: str, config: ExperimentConfig) -> str | None:
     done, has_model = rounds_done(directory), trains(algorithm)
-    if has_model and done < rounds:
-        return f"the training of {algorithm} after round {done} of {rounds}"
+    stopped = config.patience > 0 and (directory / "adaptation_test.json").exists()
+    if has_model and done < config.rounds and not stopped:
+        return f"the training of {algorithm} after round {done} of {config.rounds}"
     try:
         adapted = json.loads((directory / "adaptation_test.json").read_text())
     except (OSError, ValueError):

@@ -15,6 +15,7 @@ from tff_fedmeta.client import data as client_data
 from tff_fedmeta.client import source as client_source
 from tff_fedmeta.config import ExperimentConfig, failures
 from tff_fedmeta.experiment import board, cohorts, evaluation, round_loop, summary
+from tff_fedmeta.experiment.early_stopping import Patience
 from tff_fedmeta.experiment.process import build_process
 from tff_fedmeta.experiment.requirements import guarantee_of
 from tff_fedmeta.runtime import bytes_sent, tff_values
@@ -101,8 +102,16 @@ def train_algorithm(
         runs_empty=guarantee is not None,
         figures_of_round=figures_of_round,
         on_row=on_row,
+        patience=_patience(config, task) if directory is not None else None,
     )
     return process.get_model_weights(state)
+
+
+def _patience(config: ExperimentConfig, task: Any) -> Optional[Patience]:
+    """Returns when the run's trainings stop early; None: they do not."""
+    if not config.patience:
+        return None
+    return Patience(config.patience, f"validation/{task.metric}_after", bool(task.higher_is_better))
 
 
 def _warn_of_noise(algorithm: str, guarantee: privacy.Guarantee, process: Any) -> None:

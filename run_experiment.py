@@ -122,7 +122,7 @@ def _prepare(argv: Sequence[str]) -> Optional[_Prepared]:
     elif output_dir is not None:
         found = run_directory.find_run(config, output_dir, values["resume"], left_open)
         if found is not None and run_directory.is_finished(output_dir):
-            return _say_finished(output_dir)
+            return _say_finished(output_dir, values["export"])
         has_stand_in = datasets.DATASETS[config.dataset].about.source != "embedded"
         if has_stand_in and found and config.data_source != found.data_source == "embedded":
             print(
@@ -152,7 +152,7 @@ def _prepare(argv: Sequence[str]) -> Optional[_Prepared]:
         print(f"Training goes on after round {shorter.rounds}; its results are kept in {kept}.")
     run_directory.find_run(config, output_dir, values["resume"])
     if run_directory.is_finished(output_dir):
-        return _say_finished(output_dir)
+        return _say_finished(output_dir, values["export"])
     made = run_directory.missing(output_dir)
     lock = run_directory.claim(config, output_dir, task.assets)
     load = functools.partial(_load, values=values)
@@ -219,10 +219,18 @@ def _load(config: ExperimentConfig, values: Mapping[str, Any]) -> datasets.Task:
     return task
 
 
-def _say_finished(output_dir: Path) -> None:
+def _say_finished(output_dir: Path, formats: Sequence[str]) -> None:
     damage = run_directory.damage(output_dir)
     if damage is not None:
         print(f"WARNING: {damage}", file=sys.stderr)
+    homes = [path.parent for path in output_dir.glob("**/keras_model/metadata.json")]
+    for name in (export.FILES[form] for form in formats):
+        if not any((home / name).exists() for home in homes):
+            print(
+                f"WARNING: {output_dir} has no {name}, and a finished run exports nothing more: "
+                "docs/export.md says how to make it of model.keras.",
+                file=sys.stderr,
+            )
     print(f"This run is finished; nothing was done. Its results are in {output_dir}:\n")
     print((output_dir / run_directory.COMPARISON).read_text())
 
@@ -279,8 +287,9 @@ def _run(prepared: _Prepared) -> int:
     print(f"\n{table}")
     print(f"Report: {output_dir / html_report.FILE}")
     for directory in run_state.directories(output_dir, config):
-        for model in sorted(directory.glob("*/keras_model/model.keras")):
-            print(f"Keras model: {model}")
+        for form, name in export.FILES.items():
+            for path in sorted(directory.glob(f"*/keras_model/{name}")):
+                print(f"Model ({form}): {path}")
     return 0
 
 

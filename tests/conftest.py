@@ -33,6 +33,7 @@ SLOW_MODULES = frozenset(
         "test_datasets_stackoverflow",
         "test_documents",
         "test_export",
+        "test_exported_adaptation",
         "test_meta_gradients",
         "test_notebook_runtime",
         "test_package",
@@ -43,6 +44,7 @@ SLOW_MODULES = frozenset(
         "test_run_failures",
         "test_run_family",
         "test_runtime",
+        "test_savedmodel",
         "test_tflite",
         "test_worker_runtime",
     }

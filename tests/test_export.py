@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ import tensorflow as tf
 import tensorflow_federated as tff
 from conftest import assert_equal, dense, initial_weights, make_client, make_keras_model, model_fn
 
+import run_experiment
 import tff_fedmeta as fm
-from tff_fedmeta.experiment import model_files
+from tff_fedmeta.experiment import model_files, other_forms
+from tff_fedmeta.experiment.evaluation import Scope
 
 
 def normalized_model():
@@ -120,6 +123,35 @@ def test_an_export_is_not_larger_by_the_momentum_that_it_does_not_use(tmp_path):
         tf.keras.models.load_model(tmp_path / "model.keras").get_weights(),
         keras_model.get_weights(),
     )
+
+
+def test_a_form_that_cannot_take_the_model_is_said_and_the_others_are_written(tmp_path, caplog):
+    """A table of a lookup layer is no obstacle to a server."""
+    lookup = tf.keras.layers.IntegerLookup(vocabulary=[1, 2], output_mode="multi_hot")
+    model = tf.keras.Sequential([tf.keras.Input([6], dtype=tf.int64), lookup, dense(3)])
+    loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    spec = tf.TensorSpec([None, 6], tf.int64), tf.TensorSpec([None], tf.int32)
+    facts = other_forms.write(
+        types.SimpleNamespace(build_loss=lambda: loss, input_spec=spec),
+        model,
+        Scope(),
+        {"inner_learning_rate": 0.1, "steps": 2, "batch_size": 5},
+        None,
+        tmp_path,
+        ("keras", "tflite", "savedmodel"),
+    )
+    (said,) = caplog.messages
+    assert said == f"{tmp_path / 'adaptable.tflite'} is not written: {facts['tflite']['error']}"
+    assert "because of a resource that is not a variable, such as a table" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["savedmodel"]
+    assert facts["savedmodel"]["file"] == "savedmodel"
+
+
+def test_an_unknown_form_is_one_sentence_before_any_data_is_loaded(capsys):
+    assert run_experiment.main(["", "--export=keras,savedmodle", "--cache_dir=/nowhere"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and said.startswith("Error: --export must be one of: keras, ")
+    assert "'savedmodel'?" in said
 
 
 def test_keras_adapts_an_export_as_the_evaluation_did(tff_runtime, tmp_path):

@@ -57,6 +57,7 @@ _PUBLIC = {
     "split_support_query": "client.support_query",
     "stream_seed": "seeds",
     "to_keras": "export.keras",
+    "to_savedmodel": "export.savedmodel",
     "to_tflite": "export.tflite",
     "train_locally": "client.inner_loop:train",
     "use_local_runtime": "runtime.default_context",

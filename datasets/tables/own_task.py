@@ -146,7 +146,7 @@ def build(
         higher_is_better=is_classes,
         split=split,
         measures=measures,
-        meaning=meaning.of_table(shape, fitted, label, PREPARE),
+        meaning=meaning.of_table(shape, fitted, label, PREPARE, options.weight_column),
         assets={
             PREPROCESSING: {
                 "features": fitted,

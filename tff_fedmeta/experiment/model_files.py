@@ -1,7 +1,6 @@
 """The Keras model that a run leaves for each algorithm, and what adapts it."""
 
 import io
-import logging
 import os
 import zipfile
 from collections.abc import Collection, Mapping, Sequence
@@ -12,17 +11,12 @@ import numpy as np
 import tensorflow as tf
 
 from tff_fedmeta import export
-from tff_fedmeta.client import layers
 from tff_fedmeta.client.learned_rates import learned_rates_of
 from tff_fedmeta.config import ExperimentConfig
-from tff_fedmeta.config.hyperparameters import PER_STEP_AND_LAYER
-from tff_fedmeta.experiment import model_meaning, run_directory
+from tff_fedmeta.experiment import model_meaning, other_forms, run_directory
 from tff_fedmeta.experiment.scope import Scope
-from tff_fedmeta.export import keras, tflite
+from tff_fedmeta.export import keras
 
-_LOG = logging.getLogger(__name__)
-
-TFLITE_FILE = "adaptable.tflite"
 RATES = "adaptation_rates.npz"
 
 
@@ -80,11 +74,8 @@ def export_model(
         **model_meaning.describe(task),
         "config_hash": config.hash,
     }
-    if export.TFLITE in formats:
-        directory.mkdir(parents=True, exist_ok=True)
-        metadata["tflite"] = _export_tflite(
-            task, model, scope, chosen, rates, directory / TFLITE_FILE
-        )
+    directory.mkdir(parents=True, exist_ok=True)
+    metadata.update(other_forms.write(task, model, scope, how, rates, directory, formats))
     save(model, directory, metadata, rates)
     for name, content in task.assets.items():
         write = run_directory.write_text if isinstance(content, str) else run_directory.write_json
@@ -110,44 +101,6 @@ def _compile(model: tf.keras.Model, task: Any, learning_rate: float) -> None:
 
 def _is_keras(thing: Any) -> bool:
     return type(thing).__module__.startswith("keras.")
-
-
-def _export_tflite(
-    task: Any,
-    model: tf.keras.Model,
-    scope: Scope,
-    chosen: Mapping[str, Any],
-    rates: Optional[Sequence[Any]],
-    path: Path,
-) -> dict[str, Any]:
-    """Writes the TensorFlow Lite file, and returns what `metadata.json` says of it."""
-    try:
-        if scope.learned_rates == PER_STEP_AND_LAYER:
-            raise tflite.ConversionError(
-                "its step of adaptation has the same rates every time, but those learnt differ "
-                "from step to step."
-            )
-        if scope.proximal_strength:
-            raise tflite.ConversionError(
-                "its step of adaptation is plain SGD, which does not hold the weights to the "
-                "trained ones."
-            )
-        with run_directory.writing(path):
-            facts = tflite.to_tflite(
-                model,
-                loss=task.build_loss(),
-                inner_learning_rate=chosen["inner_learning_rate"],
-                learned_rates=rates,
-                trainable=tflite.HEAD if scope.is_partial else tflite.ALL,
-                # Those that are not frozen.
-                head_layers=len(layers.layers_of(model)) if scope.is_partial else 1,
-                path=path,
-                input_spec=task.input_spec,
-            )
-    except tflite.ConversionError as error:
-        _LOG.warning("%s is not written: %s", path, error)
-        return {"error": str(error)}
-    return {"file": path.name, **facts._asdict()}
 
 
 def freeze_all_but(model: tf.keras.Model, moving: Sequence[int]) -> None:

@@ -201,7 +201,7 @@ def by_support_size(axes: Axes, found: Results) -> None:
 
 
 PLOTS: tuple[Panel, ...] = (by_rounds, by_budget, by_steps, by_client, paired_differences)
-_COLUMNS = 3
+_COLUMNS, _HEIGHT = 3, 5  # of the panels, the height in inches
 
 
 def panels(found: Results) -> tuple[Panel, ...]:
@@ -216,7 +216,7 @@ def plot(found: Results, kind: type[Figure] = Figure) -> Figure:
     drawn = panels(found)
     rows = -(-(len(drawn) + 1) // _COLUMNS)  # one place is for words
     # An object of its own instead of pyplot's global state: no display is needed.
-    figure = kind(figsize=(6.5 * _COLUMNS, 5 * rows), layout="constrained")
+    figure = kind(figsize=(6.5 * _COLUMNS, _HEIGHT * rows), layout="constrained")
     every = figure.subplots(rows, _COLUMNS, squeeze=False).flat
     repetitions = found.comparison["repetitions"]
     seeds = f"seed {config.seed}" + (
@@ -234,7 +234,10 @@ def plot(found: Results, kind: type[Figure] = Figure) -> Figure:
         axes.axis("off")
     if left:
         words = "\n\n".join(textwrap.fill(text, 60) for text in found.sentences)
-        left[0].text(0, 1, words, va="top", fontsize=11, transform=left[0].transAxes)
+        # What is said of many algorithms is long: it is set smaller, and takes no panel's room.
+        size = min(11.0, 72 * _HEIGHT / (1.4 * len(words.splitlines())))
+        text = left[0].text(0, 1, words, va="top", fontsize=size, transform=left[0].transAxes)
+        text.set_in_layout(False)
     return figure
 
 

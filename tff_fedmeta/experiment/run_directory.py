@@ -12,7 +12,8 @@
       ALGORITHM/measures_test.json                     where the task has measures of its own
       ALGORITHM/keras_model/model.keras  metadata.json
       ALGORITHM/keras_model/adaptation_rates.npz       of Meta-SGD
-      ALGORITHM/keras_model/adaptable.tflite           with --export=tflite
+      ALGORITHM/keras_model/adaptable.tflite           with --export=keras,tflite
+      ALGORITHM/keras_model/savedmodel/                with --export=keras,savedmodel
 
 Importing this needs no TensorFlow.
 """
@@ -49,6 +50,7 @@ _KINDS = {
 }
 _KINDS_OF_ALGORITHM = {
     **dict.fromkeys((".", "checkpoints", "tensorboard", "keras_model"), False),
+    "keras_model/savedmodel": False,
     **dict.fromkeys(("metrics.csv", "adaptation_test.json", "measures_test.json"), True),
     **dict.fromkeys(
         (

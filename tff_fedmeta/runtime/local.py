@@ -10,6 +10,7 @@ Importing this module does not import TensorFlow.
 from __future__ import annotations
 
 import atexit
+import logging
 import numbers
 import os
 import sys
@@ -24,12 +25,18 @@ if TYPE_CHECKING:
 
 
 def quiet_tensorflow() -> None:
-    """Keeps `import tensorflow` and `import tensorflow_federated` from printing.
+    """Keeps TensorFlow, TensorFlow Federated and their imports from printing what is no warning.
 
     Call it before TensorFlow is first imported. A `TF_CPP_MIN_LOG_LEVEL` already set is kept.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated", category=UserWarning)
+    # In a notebook TensorFlow tells of every file that it writes.
+    logging.getLogger("tensorflow").addFilter(_is_warning)
+
+
+def _is_warning(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING
 
 
 @once

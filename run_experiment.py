@@ -176,6 +176,7 @@ def _request(config: ExperimentConfig, values: Mapping[str, Any]) -> datasets.Re
         seed=config.seed,
         num_test_clients=config.num_test_clients,
         options=config.task_options,
+        fold=datasets.Fold(config.fold or 0, config.folds) if config.folds > 1 else None,
     )
 
 
@@ -241,10 +242,11 @@ def _run(prepared: _Prepared) -> int:
     from tff_fedmeta.runtime.cluster import parcel
 
     config, task, output_dir = prepared.config, prepared.task, prepared.output_dir
+    folds = f"; each is tested in one of {config.folds} folds" if config.folds > 1 else ""
     print(
         f"{config.dataset} (data source: {task.data_source}): {len(task.train_clients)} training, "
         f"{len(task.validation_clients)} validation and {len(task.test_clients)} test clients; "
-        f"no client is in two of them.\n{config.in_words()}\nWriting to {output_dir}\n",
+        f"no client is in two of them{folds}.\n{config.in_words()}\nWriting to {output_dir}\n",
         flush=True,
     )
     try:
@@ -253,8 +255,8 @@ def _run(prepared: _Prepared) -> int:
                 "client_clock": getattr(context, "client_clock", None),
                 "runtime_figures": getattr(context, "figures", None),
             }
-            if config.repetitions > 1:
-                table = _repeat(prepared, told)
+            if config.parts():
+                table = _run_parts(prepared, told)
             else:
                 table = run.run(
                     config,
@@ -293,8 +295,8 @@ def _run(prepared: _Prepared) -> int:
     return 0
 
 
-def _repeat(prepared: _Prepared, told: Mapping[str, Any]) -> str:
-    """Runs every repetition in a directory of its own, and compares over all of them.
+def _run_parts(prepared: _Prepared, told: Mapping[str, Any]) -> str:
+    """Runs every fold and repetition in a directory of its own, and compares over all of them.
 
     Args:
       prepared: What is to be run.
@@ -303,29 +305,27 @@ def _repeat(prepared: _Prepared, told: Mapping[str, Any]) -> str:
     from tff_fedmeta.experiment import report, run
 
     config, output_dir = prepared.config, prepared.output_dir
-    directories = []
-    for number in range(config.repetitions):
-        repetition = config.repetition(number)
-        directory = output_dir / f"seed_{repetition.seed}"
-        directories.append(directory)
-        run_directory.find_run(repetition, directory, True)
+    parts = {output_dir / name: part for name, part in config.parts().items()}
+    for number, (directory, part) in enumerate(parts.items(), 1):
+        # Folds may leave fewer clients to train than the first does.
+        run_directory.find_run(part, directory, True, ["clients_per_round"])
         if run_directory.is_finished(directory):
             continue
-        print(
-            f"Repetition {number + 1} of {config.repetitions}, seed {repetition.seed}", flush=True
-        )
-        task = prepared.load(repetition)
-        with run_directory.claim(repetition, directory, task.assets):
+        print(f"Run {number} of {len(parts)}: {directory.name}", flush=True)
+        task = prepared.load(part)
+        cohort = requirements.cohort_size(part, len(task.train_clients), left_open=True)
+        part = dataclasses.replace(part, clients_per_round=cohort)
+        with run_directory.claim(part, directory, task.assets):
             run.run(
-                repetition,
+                part,
                 task,
                 directory,
                 formats=prepared.formats,
                 log_to=prepared.log_to,
-                open_reader=prepared.open_reader(repetition),
+                open_reader=prepared.open_reader(part),
                 **told,
             )
-    table = report.write_comparison(config, prepared.task, output_dir, directories)
+    table = report.write_comparison(config, prepared.task, output_dir, list(parts))
     run_directory.finish(output_dir)
     return table
 

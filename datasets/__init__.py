@@ -6,13 +6,14 @@ Importing this package imports no TensorFlow, so that `--help` answers at once.
 from datasets.data_set import About, DataSet, Request
 from datasets.options import OptionRow, Options, option
 from datasets.registry import DATASETS, describe_options, load, open_reader, register
-from datasets.task import DataError, Meaning, Measures, Task, initializer_seeds, split_clients
+from datasets.task import DataError, Fold, Meaning, Measures, Task, initializer_seeds, split_clients
 
 __all__ = [
     "DATASETS",
     "About",
     "DataError",
     "DataSet",
+    "Fold",
     "Meaning",
     "Measures",
     "OptionRow",

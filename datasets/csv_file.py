@@ -184,4 +184,6 @@ def _read(options: Options) -> tuple[pd.DataFrame, list[str], dict[str, Any]]:
     return frame, said, file
 
 
-DATASET = DataSet(NAME, ABOUT, Options, DEFAULTS, load, complete=complete, adjust=adjust)
+DATASET = DataSet(
+    NAME, ABOUT, Options, DEFAULTS, load, complete=complete, adjust=adjust, has_folds=True
+)

@@ -112,6 +112,7 @@ class DataSet:
       load: Makes the `Task` of a `Request` whose `options` is an instance.
       complete: Fills in options that others entail, such as the hash of a file that was named.
       adjust: What of the defaults depends on the options.
+      has_folds: Whether it heeds `Request.fold`.
     """
 
     name: str
@@ -121,6 +122,7 @@ class DataSet:
     load: Callable[[Request], Task]
     complete: Callable[[Any], Any] | None = None
     adjust: Callable[[Any], Mapping[str, Any]] | None = None
+    has_folds: bool = False
 
     @property
     def data_sources(self) -> tuple[str, ...]:

@@ -11,12 +11,21 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Callable, TypeVar
 
-from datasets import csv_file, emnist, movielens, omniglot, shakespeare, sinusoid, stackoverflow
+from datasets import (
+    csv_file,
+    emnist,
+    leaf,
+    movielens,
+    omniglot,
+    shakespeare,
+    sinusoid,
+    stackoverflow,
+)
 from datasets.data_set import AUTO, About, DataSet, Request
 from datasets.options import OptionRow, Options, describe
 from datasets.task import DataError, Task
 
-_MODULES = (emnist, stackoverflow, shakespeare, omniglot, movielens, csv_file, sinusoid)
+_MODULES = (emnist, stackoverflow, shakespeare, omniglot, movielens, csv_file, leaf, sinusoid)
 DATASETS: dict[str, DataSet] = {module.NAME: module.DATASET for module in _MODULES}
 
 # What a run on a registered data set starts from, where its author says nothing else: few clients

@@ -107,6 +107,8 @@ class Task:
       plot_client: Draws a client, where one can be drawn, into a plot of every run:
         `plot_client(axes, client_id, support, before, after)` with Matplotlib's axes, the examples
         `(x, y)` adapted on, and the model's predictions before and after as functions of x.
+      days_of: Returns the day of each of a client's examples, datetime64[D] [n], where test clients
+        are measured day by day, adapted on their past.
       build_front: Builds the layers in front of the network, the input first, which stay where a
         user's own network takes the place of the task's; None means the input alone.
       measures: What else test clients are measured by, if anything.
@@ -130,6 +132,7 @@ class Task:
     split: str = "random"
     assets: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     plot_client: Callable[..., None] | None = None
+    days_of: Callable[[str], np.ndarray] | None = None
     build_front: Callable[[], list[tf.keras.layers.Layer]] | None = None
     measures: Measures | None = None
     meaning: Meaning | None = None

@@ -26,6 +26,7 @@ SLOW_MODULES = frozenset(
         "test_datasets_contract",
         "test_datasets_csv",
         "test_datasets_emnist",
+        "test_datasets_leaf",
         "test_datasets_movielens",
         "test_datasets_omniglot",
         "test_datasets_shakespeare",

@@ -696,3 +696,50 @@ def test_a_regression_error_is_over_all_query_rows_of_as_many_clients_as_there_a
         assert figures["figures"][way]["mae"] == pytest.approx(client["mae"][step], rel=1e-5)
     (output_dir / "comparison.md").unlink()  # as if it had been interrupted
     assert run_experiment.main(command) == 0  # its cohorts of four fit those not asked for
+
+
+def test_each_client_is_tested_in_a_fold_also_with_ids_clocks_and_weights(save, tmp_path, capsys):
+    import tensorflow as tf
+
+    frame = make_frame(num_clients=5, num_rows=8).assign(weight=lambda f: 1 + f["t"] % 2)
+    frame["at"] = pd.Timestamp("2024-05-31 05:00") + pd.to_timedelta(7 * frame["t"], unit="h")
+    output_dir = tmp_path / "run"
+    command = [
+        *("run", "--dataset=csv", f"--csv={save(frame)}", "--client_column=who"),
+        *("--label_column=y", "--time_column=at", "--time_features=hour,weekday"),
+        *("--embedding_columns=mode", "--weight_column=weight", "--class_weights=balanced"),
+        *("--rounds=1", "--algorithms=fedavg", "--adaptation_steps=1"),
+        *("--adaptation_learning_rates=0.01", "--folds=2", f"--output_dir={output_dir}"),
+    ]
+    assert run_experiment.main(command) == 0
+    text = capsys.readouterr().out
+    assert "Each of 5 clients was tested once, in 2 folds" in text
+    compared = json.loads((output_dir / "comparison.json").read_text())
+    assert (compared["folds"], compared["repetitions"], compared["num_clients"]) == (2, 1, 5)
+    values, right, counted = {}, 0, 0
+    for number in range(2):
+        home = output_dir / f"fold_{number}" / "fedavg"
+        for client in json.loads((home / "adaptation_test.json").read_text())["clients"]:
+            assert client["client_id"] not in values
+            values[client["client_id"]] = client["accuracy"][0]
+            right += client["num_query"] * client["accuracy"][0]
+            counted += client["num_query"]
+        # What is exported needs Keras alone, and gives the measured accuracy of weighted rows.
+        model = tf.keras.models.load_model(home / "keras_model" / "model.keras")
+        how = json.loads((home / "keras_model" / "preprocessing.json").read_text())
+        query = frame[frame["who"] == client["client_id"]].iloc[client["num_support"] :]
+        found = model(columns.encode(query, how["features"])).numpy().argmax(axis=1)
+        found = np.array(how["label"]["classes"])[found]
+        assert np.mean(found == query["y"]) == pytest.approx(client["accuracy"][0])
+    assert len(values) == 5
+    row = compared["algorithms"]["fedavg"]
+    assert row["before"]["mean"] == pytest.approx(np.mean(list(values.values())))
+    confused = json.loads((output_dir / "confusion.json").read_text())
+    before = np.array(confused["algorithms"]["fedavg"]["before"])
+    assert confused["classes"] == ["high", "low"]
+    assert before.sum() == counted and np.trace(before) == pytest.approx(right)
+    assert (output_dir / "confusion.png").stat().st_size > 1000
+    assert run_experiment.main([*command, "--num_test_clients=1"]) == 2
+    assert "folds decide how many clients are tested" in capsys.readouterr().err
+    assert run_experiment.main(["run", "--dataset=sinusoid", "--folds=2"]) == 2
+    assert "--folds is for --dataset=csv" in capsys.readouterr().err

@@ -48,6 +48,19 @@ def times_of(frame: pd.DataFrame, options: Any) -> np.ndarray | None:
     return None if column is None else times.times(column, options.time_format)
 
 
+def days(when: np.ndarray | None, options: Any) -> np.ndarray | None:
+    """Returns the day of each row, datetime64[D]; None if the user does not want days.
+
+    Raises:
+      DataError: If times are not dates.
+    """
+    if not options.day_by_day:
+        return None
+    if when is None or when.dtype.kind != "M":
+        raise DataError("--day_by_day needs a --time_column of dates.")
+    return when.astype("datetime64[D]")
+
+
 def time_column(frame: pd.DataFrame, options: Any) -> pd.Series | None:
     """Returns the column of times; several, such as a date and a clock, are put together."""
     from datasets.tables import prepare

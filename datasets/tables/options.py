@@ -103,6 +103,11 @@ class Options(schema.Options):
     time_features: str | None = schema.option(
         None, "Features of --time_column: hour, weekday or both, comma-separated."
     )
+    day_by_day: bool = schema.option(
+        False,
+        "Whether test clients are also measured on each day, adapted on all days before it; needs "
+        "dates in --time_column.",
+    )
     class_weights: str | None = schema.option(
         None, "balanced: in the loss every class counts the same.", choices=("balanced",)
     )

@@ -20,6 +20,7 @@ from datasets.tables import (
     metrics,
     narration,
     selection,
+    weights,
 )
 from datasets.task import DataError, Sides, Task
 
@@ -43,6 +44,7 @@ class _Labelled(NamedTuple):
       of_row: The label of each row as the model has it, [rows]; 0 where it labels nothing.
       labelling: The labels as they are written, of the rows that label an example.
       in_training: Which rows are training clients', bool [rows].
+      day_of_row: The day of each row, datetime64[D] [rows], if the user wants days.
     """
 
     found: examples.Examples
@@ -51,6 +53,7 @@ class _Labelled(NamedTuple):
     of_row: np.ndarray
     labelling: pd.Series
     in_training: np.ndarray
+    day_of_row: np.ndarray | None
 
 
 def build(
@@ -93,8 +96,8 @@ def build(
     is_classes = "classes" in label
     metric = _metric(options, is_classes)
     training_rows = np.concatenate([found.label_rows[client] for client in train])
-    class_weights = _class_weights(options, label, labelled.of_row[training_rows])
-    y_of_row = _with_weights(frame, options, labelled.of_row, training_rows)
+    class_weights = weights.of_classes(options, label, labelled.of_row[training_rows])
+    y_of_row = weights.beside_labels(frame, options, labelled.of_row, training_rows)
     request.announce(train, y_of_row.dtype)
     warnings = features.suspicious(frame, options, fitted, labelled.in_training, labelled.labelling)
     narration.say(found, fitted, label, report, [*said, *warnings])
@@ -105,6 +108,10 @@ def build(
 
     def read_client(client_id: str) -> tuple[np.ndarray, np.ndarray]:
         return values[found.rows[client_id]], y_of_row[found.label_rows[client_id]]
+
+    def days_of(client_id: str) -> np.ndarray:
+        assert labelled.day_of_row is not None
+        return labelled.day_of_row[found.label_rows[client_id]]
 
     shape = values[found.rows[train[0]][:1]].shape[1:]
     mean, scale = channels.normalisation(fitted)
@@ -146,6 +153,7 @@ def build(
         higher_is_better=is_classes,
         split=split,
         measures=measures,
+        days_of=days_of if options.day_by_day else None,
         meaning=meaning.of_table(shape, fitted, label, PREPARE, options.weight_column),
         assets={
             PREPROCESSING: {
@@ -198,7 +206,8 @@ def _label(
                 f"as {unseen.iloc[0]!r}: use a smaller --num_test_clients."
             )
     report["clients_with_too_few_examples"] = found.too_few
-    return _Labelled(found, sides, label, of_row, labelling, in_training)
+    days = clients.days(when, options)
+    return _Labelled(found, sides, label, of_row, labelling, in_training, days)
 
 
 def _metric(options: Any, is_classes: bool) -> str:
@@ -211,38 +220,3 @@ def _metric(options: Any, is_classes: bool) -> str:
         f"--metric must be one of {', '.join(choices)}, as {options.label_column!r} is {kind}, but "
         f"is {options.metric}."
     )
-
-
-def _class_weights(options: Any, label: columns.Fitted, train_y: np.ndarray) -> list[float] | None:
-    """Returns n / (classes * n of the class), so that each class counts the same; None: as it is.
-
-    That is scikit-learn's "balanced".
-    """
-    if options.class_weights is None:
-        return None
-    if "classes" not in label:
-        raise DataError(
-            f"--class_weights is for classes, but {label['column']!r} is a quantity "
-            "(--label_kind=classification makes classes of it)."
-        )
-    counts = np.bincount(train_y, minlength=len(label["classes"]))
-    return [float(len(train_y) / (len(counts) * count)) for count in counts]
-
-
-def _with_weights(
-    frame: pd.DataFrame, options: Any, y_of_row: np.ndarray, training_rows: np.ndarray
-) -> np.ndarray:
-    """Returns labels [rows]; or, with weights beside them, float32 [rows, 2].
-
-    Weights are divided by their mean over training examples, so that rates mean the same.
-    """
-    if options.weight_column is None:
-        return y_of_row
-    weights = columns.finite_numbers(frame[options.weight_column])
-    mean = weights[training_rows].mean()
-    if (weights < 0).any() or not mean > 0:
-        raise DataError(
-            f"--weight_column: weights must be >= 0 and not all 0, but {options.weight_column!r} "
-            f"has {weights.min():g}."
-        )
-    return np.stack([y_of_row, weights / mean], axis=-1).astype(np.float32)

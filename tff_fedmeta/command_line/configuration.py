@@ -41,6 +41,9 @@ def configuration(
     data_set = data_sets[dataset]
     check_choice("--data_source", values["data_source"], data_set.data_sources)
     options = data_set.make_options(_task_options(data_sets, dataset, values))
+    if (values["folds"] or 1) > 1 and not data_set.has_folds:
+        able = [name for name, other in data_sets.items() if other.has_folds]
+        raise ValueError(f"--folds is for --dataset={' or '.join(able)}, not for {dataset}.")
     defaults = data_set.defaults_for(options)
     fields = {flag.name for flag in flags_of(ExperimentConfig)}
     said = {name: value for name, value in values.items() if name in fields}

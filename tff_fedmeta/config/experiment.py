@@ -131,6 +131,10 @@ class ExperimentConfig:
     repetitions: int = setting(
         1, "Runs with the seeds seed, seed + 1, ..., compared over all.", at_least=1, at_most=100
     )
+    folds: int = setting(
+        1, "Parts of the clients, each of which is tested once, in a run of its own.", at_least=1
+    )
+    fold: Optional[int] = setting(None, "The part tested here, from 0.", at_least=0, flag=False)
     plugins: Mapping[str, str] = setting({}, "File name -> hash of each plug-in.", flag=False)
     model: Optional[str] = setting(None, "Hash of the user's own network.", flag=False)
     initial_model: Optional[str] = setting(
@@ -184,6 +188,8 @@ class ExperimentConfig:
                     f"aggregator {self.aggregator} needs secure sums, which TFF's worker cannot "
                     "compute; use runtime local or ray."
                 )
+        if self.folds > 1 and self.num_test_clients is not None:
+            raise ValueError("folds decide how many clients are tested: drop num_test_clients.")
         failures = self.failures  # which checks itself
         if self.aggregator in aggregator_options.PRIVATE and failures.availability < 1:
             raise ValueError(
@@ -254,6 +260,20 @@ class ExperimentConfig:
     def repetition(self, number: int) -> "ExperimentConfig":
         """Returns the configuration of one of the repetitions, counted from 0."""
         return dataclasses.replace(self, seed=self.seed + number, repetitions=1)
+
+    def parts(self) -> dict[str, "ExperimentConfig"]:
+        """Returns the runs that this one consists of, by directory; none: it is a run itself."""
+        folds = [None] if self.folds == 1 or self.fold is not None else range(self.folds)
+        found = {}
+        for fold in folds:
+            for seed in range(self.seed, self.seed + self.repetitions):
+                names = [] if fold is None else [f"fold_{fold}"]
+                names += [f"seed_{seed}"] if self.repetitions > 1 else []
+                number = self.fold if fold is None else fold
+                part = dataclasses.replace(self, seed=seed, repetitions=1, fold=number)
+                if names:
+                    found["_".join(names)] = part
+        return found
 
     def protocol(self, split: str) -> AdaptationProtocol:
         """Returns how initialisations are judged, on a task whose clients split so."""

@@ -95,8 +95,8 @@ def _of_seeds(comparison: Mapping[str, Any], name: str, unit: Unit) -> str:
     mine = comparison["algorithms"][name]["repetitions"]
     theirs = comparison["algorithms"][comparison["baseline"]]["repetitions"]
     pairs = [(a["after"], b["after"]) for a, b in zip(mine, theirs)]
-    if len(pairs) < 2 or any(None in pair for pair in pairs):
-        return ""
+    if len(pairs) < 2 or any(None in pair for pair in pairs) or "folds" in comparison:
+        return ""  # folds differ by their clients
     return f"; by repetition: {', '.join(unit.signed(a - b) for a, b in pairs)}"
 
 

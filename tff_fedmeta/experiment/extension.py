@@ -80,9 +80,8 @@ def begin(found: ExperimentConfig, config: ExperimentConfig, output_dir: Path) -
     parts = run_state.directories(output_dir, config)
     for directory in dict.fromkeys([output_dir, *parts]):
         (directory / run_directory.COMPARISON).unlink(missing_ok=True)
-    for number, directory in enumerate(parts):
-        repetition = config if directory == output_dir else config.repetition(number)
-        run_directory.write_text(directory / "config.json", repetition.to_json())
+    for directory, part in zip(parts, list(config.parts().values()) or [config]):
+        run_directory.write_text(directory / "config.json", part.to_json())
     # The last, because before it the same command begins again.
     run_directory.write_text(output_dir / "config.json", config.to_json())
     return kept

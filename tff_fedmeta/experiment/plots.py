@@ -76,6 +76,7 @@ def by_steps(axes: Axes, found: Results) -> None:
             axes.fill_between(steps, *np.array(bounds).T, color=color, alpha=0.12)
         axes.plot(chosen, mean[chosen], "o", color=color, ms=8)
     first = " of the first repetition" if found.comparison["repetitions"] > 1 else ""
+    first = " of the first fold" if "folds" in found.comparison else first
     axes.set(
         title=f"Test clients{first}: mean and its 95 % interval",
         xlabel="adaptation steps on support (dot: chosen on validation clients)",

@@ -89,3 +89,16 @@ def _privacy(found: Results) -> list[str]:
         "in metrics.csv, which have no noise, and what was chosen with their help; it assumes that "
         "the seed, which tells the cohorts, is secret"
     ]
+
+
+def who_is_tested(found: Results) -> str:
+    """Says how many clients train, validate and are tested."""
+    task, folds = found.task, found.comparison.get("folds")
+    if folds is not None:
+        sides = (task.train_clients, task.validation_clients, task.test_clients)
+        total = sum(len(side) for side in sides)
+        return f"Each of {total} clients was tested once, in {folds} folds that train on the others"
+    return (
+        f"{len(task.train_clients)} training, {len(task.validation_clients)} validation and "
+        f"{len(task.test_clients)} test clients"
+    )

@@ -14,6 +14,7 @@ from tff_fedmeta.config import ExperimentConfig
 from tff_fedmeta.experiment import (
     comparison,
     comparison_words,
+    confusion,
     html_report,
     plots,
     protocols,
@@ -53,6 +54,10 @@ def write_comparison(
     task_facts.write(task, output_dir)
     run_directory.write_json(output_dir / comparison.FILE, found.comparison)
     _write_figure(output_dir / "comparison.png", plots.plot(found))
+    counts = confusion.counts(found)
+    if counts is not None:
+        run_directory.write_json(output_dir / confusion.FILE, counts)
+        _write_figure(output_dir / confusion.PLOT, confusion.plot(counts))
     text = table(found)
     models = [
         html_report.Models(name, (directories or [output_dir])[0] / name / "keras_model")
@@ -108,10 +113,8 @@ def table(found: Results) -> str:
         f"# {config.dataset}: {task.metric} on clients never trained on"
         f"{'' if task.higher_is_better else ' (lower is better)'}",
         f"Data source: **{_STAND_IN if stands_in else task.data_source}**. "
-        f"{len(task.train_clients)} training, {len(task.validation_clients)} validation and "
-        f"{len(task.test_clients)} test clients; the figures are over the "
-        f"{compared['num_clients']} test clients that can be split, each counting the same"
-        f"{percent}.",
+        f"{remarks.who_is_tested(found)}; the figures are over the {compared['num_clients']} test "
+        f"clients that can be split, each counting the same{percent}.",
         _table(found, report_tables.figures),
         "\n\n".join(found.sentences),
         "*global*: the trained model as it is; *adapted*: after adapting on a client's support "
@@ -134,7 +137,8 @@ def table(found: Results) -> str:
         "every row (learnt rates are used as they are); test clients were read once, afterwards.",
         *_by_support_size(found),
         *_on_others(found),
-        "## Budget" + (" of a repetition, on average" if repeated else ""),
+        *_day_by_day(found),
+        "## Budget" + (" of a run, on average" if repeated or "folds" in compared else ""),
         _table(found, report_tables.budget),
         f"Every row had {_rounds(config)} and cohorts of "
         f"{config.clients_per_round}. *examples*: those that clients walked in training. "
@@ -144,7 +148,8 @@ def table(found: Results) -> str:
         f"Configuration {config.hash}, seed {config.seed}; see config.json.",
     ]
     if found.measured:
-        paragraphs.append(measures_table(found.measured, task.measures.explanation).strip())
+        summaries = {name: measured["summary"] for name, measured in found.measured.items()}
+        paragraphs.append(measures_table(summaries, task.measures.explanation).strip())
     return "\n\n".join(text for text in paragraphs if text) + "\n"
 
 
@@ -210,3 +215,16 @@ def _rounds(config: ExperimentConfig) -> str:
         f"at most {config.rounds:,} rounds (training stops after {config.patience} evaluations "
         "without a better one, and the weights of the best round are kept)"
     )
+
+
+def _day_by_day(found: Results) -> list[str]:
+    if not found.days:
+        return []
+    number = max(days["days"] for days in found.days.values())
+    return [
+        "## Day by day",
+        _table(found, report_tables.day_by_day),
+        f"Mean over {number:,} days of test clients, each client's first day left out: *global* is "
+        "the trained model, *adapted* the same after adapting on all of the client's earlier days, "
+        "with the rate and the steps that validation clients chose.",
+    ]

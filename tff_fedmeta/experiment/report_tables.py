@@ -132,6 +132,14 @@ def _budget_of_run(metrics: pd.DataFrame, clients_per_round: int) -> dict[str, f
     }
 
 
+def day_by_day(found: Results, name: str) -> dict[str, str]:
+    """Returns an algorithm's row of the days of test clients; empty: it was not measured."""
+    days, unit = found.days.get(name), comparison_words.Unit(found.task.metric)
+    if days is None:
+        return {}
+    return {"global": unit.number(days["before"]), "adapted": unit.number(days["after"])}
+
+
 def measures_table(measured: Mapping[str, Mapping[str, Any]], explanation: str) -> str:
     """Returns the task's own measures as Markdown.
 

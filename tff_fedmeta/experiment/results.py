@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from tff_fedmeta.config import ExperimentConfig
-from tff_fedmeta.experiment import comparison, comparison_words, task_measures
+from tff_fedmeta.experiment import comparison, comparison_words, day_by_day, task_measures
 
 ADAPTED = "adaptation_test.json"
 BASELINE = "fedavg"
@@ -30,8 +30,10 @@ class Results:
       metrics: For each algorithm that is trained its `metrics.csv`, one a repetition.
       adapted: For each algorithm the content of its `adaptation_test.json`, one a repetition.
       comparison: What `comparison.compare` makes of `adapted`.
-      measured: For each algorithm the summary of the task's own measures, of the first repetition;
-        empty where the task has none.
+      measured: For each algorithm the content of its `measures_test.json`, of the first repetition
+        and all folds; empty where the task has none.
+      days: For each algorithm the summary of its `day_by_day.json`, of the same runs; empty where
+        there are no days.
     """
 
     config: ExperimentConfig
@@ -40,6 +42,7 @@ class Results:
     adapted: Mapping[str, Sequence[Mapping[str, Any]]]
     comparison: Mapping[str, Any]
     measured: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    days: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     def diverged(self, name: str) -> bool:
         """Whether the training of an algorithm diverged, in any repetition."""
@@ -59,13 +62,18 @@ def read(config: ExperimentConfig, task: Any, directories: Sequence[Path]) -> Re
       task: The `datasets.Task`.
       directories: The directory of each repetition, in which every algorithm has its own.
     """
-    measured = {}
+    measured, days = {}, {}
+    first = directories[:: config.repetitions]
+    for name in config.algorithms:
+        files = [directory / name / day_by_day.FILE for directory in first]
+        if all(file.exists() for file in files):
+            clients = [client for file in files for client in _read_json(file)["clients"]]
+            days[name] = day_by_day.summarize(clients)
     if task.measures is not None:
-        measured = {
-            name: _read_json(directories[0] / name / task_measures.FILE)["summary"]
-            for name in config.algorithms
-            if (directories[0] / name / task_measures.FILE).exists()
-        }
+        for name in config.algorithms:
+            files = [directory / name / task_measures.FILE for directory in first]
+            if all(file.exists() for file in files):
+                measured[name] = task_measures.pool([_read_json(file) for file in files])
     return gather(
         config,
         task,
@@ -79,6 +87,7 @@ def read(config: ExperimentConfig, task: Any, directories: Sequence[Path]) -> Re
             for name in config.algorithms
         },
         measured,
+        days,
     )
 
 
@@ -88,12 +97,16 @@ def gather(
     metrics: Mapping[str, Sequence[pd.DataFrame]],
     adapted: Mapping[str, Sequence[Mapping[str, Any]]],
     measured: Mapping[str, Mapping[str, Any]] | None = None,
+    days: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Results:
     """Puts results together and compares them; see `Results`."""
     usual = BASELINE if BASELINE in config.algorithms else None
     baseline = usual if config.baseline is None else config.baseline
     compared = comparison.compare(adapted, baseline, task.higher_is_better, config.seed)
-    return Results(config, task, metrics, adapted, compared, measured or {})
+    if config.folds > 1 and config.fold is None:
+        compared["folds"] = config.folds
+        compared["repetitions"] //= config.folds
+    return Results(config, task, metrics, adapted, compared, measured or {}, days or {})
 
 
 def read_metrics(directory: Path) -> pd.DataFrame:

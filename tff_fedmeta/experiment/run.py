@@ -15,6 +15,7 @@ from tff_fedmeta.config import ExperimentConfig
 from tff_fedmeta.config.protocol import AdaptationProtocol
 from tff_fedmeta.experiment import (
     adapted_client,
+    day_by_day,
     divergence,
     evaluation,
     forgetting,
@@ -156,17 +157,16 @@ def run(
 
         if why is not None:
             continue  # a diverged model is neither drawn nor exported
-        build_adapter = functools.partial(
+        build_on = functools.partial(
             adapted_client.build_adapter,
-            way.protocol,
-            task,
-            weights,
-            read,
-            adapted["chosen"],
-            scope.moving(task.model_fn),
-            scope.proximal_strength,
-            scope.learned_rates,
+            task=task,
+            weights=weights,
+            chosen=adapted["chosen"],
+            moving=scope.moving(task.model_fn),
+            proximal_strength=scope.proximal_strength,
+            learned_rates=scope.learned_rates,
         )
+        build_adapter = functools.partial(build_on, protocol=way.protocol, read=read)
         ids = [client["client_id"] for client in adapted["clients"]]
         if config.forgetting_clients:
             adapted["others"] = forgetting.measure(
@@ -181,9 +181,20 @@ def run(
         tracker.finish(adapted, config.rounds)
         if task.measures is not None:
             measured = task_measures.measure(
-                task.measures.of_client, ids, build_adapter, config.seed, f"{algorithm}, measuring"
+                task.measures.of_client,
+                ids,
+                build_adapter,
+                config.seed,
+                f"{algorithm}, measuring",
+                task.measures.confusion,
+                task.meaning.classes if task.meaning else (),
             )
             run_directory.write_json(directory / task_measures.FILE, measured)
+        if task.days_of is not None:
+            measured = day_by_day.measure(
+                task, ids, build_on, way.protocol, read, f"{algorithm}, day by day"
+            )
+            run_directory.write_json(directory / day_by_day.FILE, measured)
         if task.plot_client is not None:
             # The first that can be split, which is the same one for every algorithm.
             client = ids[0]

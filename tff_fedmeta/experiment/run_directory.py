@@ -8,8 +8,11 @@
       comparison.md                                    a run that has the table is finished
       checksums.json                                   of the files of a finished run
       example_client.png                               where the task can draw a client
+      confusion.json  confusion.png                    where the task has classes to confuse
+      fold_0/ ...  seed_0/ ...                         the runs of --folds and --repetitions
       ALGORITHM/metrics.csv  checkpoints/  tensorboard/  adaptation_test.json
       ALGORITHM/measures_test.json                     where the task has measures of its own
+      ALGORITHM/day_by_day.json                        with --day_by_day
       ALGORITHM/keras_model/model.keras  metadata.json
       ALGORITHM/keras_model/adaptation_rates.npz       of Meta-SGD
       ALGORITHM/keras_model/adaptable.tflite           with --export=keras,tflite
@@ -47,11 +50,14 @@ _KINDS = {
     **dict.fromkeys(
         ("comparison.json", "comparison.png", "example_client.png", CHECKSUMS, ".lock"), True
     ),
+    **dict.fromkeys(("confusion.json", "confusion.png"), True),
 }
 _KINDS_OF_ALGORITHM = {
     **dict.fromkeys((".", "checkpoints", "tensorboard", "keras_model"), False),
     "keras_model/savedmodel": False,
-    **dict.fromkeys(("metrics.csv", "adaptation_test.json", "measures_test.json"), True),
+    **dict.fromkeys(
+        ("metrics.csv", "adaptation_test.json", "measures_test.json", "day_by_day.json"), True
+    ),
     **dict.fromkeys(
         (
             "keras_model/model.keras",

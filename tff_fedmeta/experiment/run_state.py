@@ -37,24 +37,22 @@ def configuration(directory: Path) -> ExperimentConfig:
 
 
 def directories(directory: Path, config: ExperimentConfig) -> Sequence[Path]:
-    """Returns the directory of each repetition, which for one is the run's own."""
-    if config.repetitions == 1:
-        return [directory]
-    seeds = (config.repetition(number).seed for number in range(config.repetitions))
-    return [directory / f"seed_{seed}" for seed in seeds]
+    """Returns the directory of each fold and repetition, which for one is the run's own."""
+    return [directory / name for name in config.parts()] or [directory]
 
 
 def missing_phase(directory: Path, config: ExperimentConfig) -> str | None:
     """Returns the first phase that a run has not finished, in words; None: it is finished."""
     if run_directory.is_finished(directory):
         return None
-    if config.repetitions == 1:
+    parts = config.parts()
+    if not parts:
         phases = (_missing_of(directory / name, name, config) for name in config.algorithms)
         return next((phase for phase in phases if phase is not None), "the comparison")
-    for number, part in enumerate(directories(directory, config)):
-        phase = missing_phase(part, config.repetition(number))
+    for name, part in parts.items():
+        phase = missing_phase(directory / name, part)
         if phase is not None:
-            return f"{phase} in {part.name}"
+            return f"{phase} in {name}"
     return "the comparison"
 
 

@@ -71,7 +71,8 @@ class SavedRun:
       clients: For each algorithm a row for each test client: "num_support" and "num_query"
         examples, "before", "after" and "gain" of the metric; NaN where adapting diverged.
 
-    Of a run with repetitions, `metrics` and `clients` have the repetition's seed as an outer index.
+    Of a run with repetitions, `metrics` and `clients` have the repetition's seed as an outer index;
+    of one with folds, the name of the part's directory.
     """
 
     def __init__(self, directory: Path, found: results.Results, parts: Sequence[Path]):
@@ -129,10 +130,13 @@ class SavedRun:
         return self._parts[repetition] / algorithm / "keras_model"
 
     def _joined(self, frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
-        if self.config.repetitions == 1:
+        parts = self.config.parts()
+        if not parts:
             return frames[0]
-        seeds = [self.config.repetition(number).seed for number in range(len(frames))]
-        return pd.concat(dict(zip(seeds, frames)), names=["seed"])
+        if self.config.folds == 1:
+            seeds = [part.seed for part in parts.values()]
+            return pd.concat(dict(zip(seeds, frames)), names=["seed"])
+        return pd.concat(dict(zip(parts, frames)), names=["part"])
 
     def __repr__(self) -> str:
         names = ", ".join(self.config.algorithms)

@@ -96,6 +96,7 @@ def _prepare(argv: Sequence[str]) -> Optional[_Prepared]:
     Raises:
       ValueError: If the user has to change something.
     """
+    argv = flags.expand(argv)
     hashes = plugins.load(flags.given(argv, "plugin"))
     if {"--help", "-help", "-h"} & set(argv[1:]):
         print(help_text(datasets.DATASETS, __doc__, argv))
@@ -122,7 +123,8 @@ def _prepare(argv: Sequence[str]) -> Optional[_Prepared]:
     elif output_dir is not None:
         found = run_directory.find_run(config, output_dir, values["resume"], left_open)
         if found is not None and run_directory.is_finished(output_dir):
-            return _say_finished(output_dir, values["export"])
+            _say_finished(output_dir, values["export"])
+            return None
         has_stand_in = datasets.DATASETS[config.dataset].about.source != "embedded"
         if has_stand_in and found and config.data_source != found.data_source == "embedded":
             print(
@@ -133,14 +135,8 @@ def _prepare(argv: Sequence[str]) -> Optional[_Prepared]:
         config = found or config
     runtime.quiet_tensorflow()
     start = time.perf_counter()
-    task = _load(config, values)
+    config, task = load_task(config, values)
     seconds = time.perf_counter() - start
-    left_open = values["clients_per_round"] is None
-    cohort = requirements.cohort_size(config, len(task.train_clients), left_open)
-    if cohort < config.clients_per_round:
-        print(f"Each round has all {cohort} training clients: there are no more.", file=sys.stderr)
-    config = dataclasses.replace(config, clients_per_round=cohort)
-    config = dataclasses.replace(config, data_source=task.data_source)
     if values["dry_run"]:
         from tff_fedmeta.experiment import dry_run
 
@@ -152,7 +148,8 @@ def _prepare(argv: Sequence[str]) -> Optional[_Prepared]:
         print(f"Training goes on after round {shorter.rounds}; its results are kept in {kept}.")
     run_directory.find_run(config, output_dir, values["resume"])
     if run_directory.is_finished(output_dir):
-        return _say_finished(output_dir, values["export"])
+        _say_finished(output_dir, values["export"])
+        return None
     made = run_directory.missing(output_dir)
     lock = run_directory.claim(config, output_dir, task.assets)
     load = functools.partial(_load, values=values)
@@ -164,7 +161,9 @@ def _prepare(argv: Sequence[str]) -> Optional[_Prepared]:
 def _open_reader(config: ExperimentConfig, values: Mapping[str, Any]) -> Callable[[], Any]:
     """Returns what opens a run's clients in another process; it can be pickled."""
     opening = functools.partial(datasets.open_reader, config.dataset, _request(config, values))
-    return plugins.Sent(values["plugin"], opening) if values["plugin"] else opening
+    if values["plugin"]:
+        return plugins.Sent(values["plugin"], opening)
+    return opening
 
 
 def _request(config: ExperimentConfig, values: Mapping[str, Any]) -> datasets.Request:
@@ -195,6 +194,27 @@ def _check_runtime(name: str, ray_address: Optional[str]) -> None:
         ray_installed.check()
     elif ray_address is not None:
         raise ValueError(f"--ray_address is for --runtime=ray, but the runtime is {name}.")
+
+
+def load_task(
+    config: ExperimentConfig, values: Mapping[str, Any]
+) -> tuple[ExperimentConfig, datasets.Task]:
+    """Loads the task of a command line, and returns it behind the configuration that fits it.
+
+    Args:
+      config: The configuration, whose data source may be "auto".
+      values: The value of each flag, as `flags.parse` returns them.
+
+    Raises:
+      ValueError: If the data cannot be had, or the configuration does not go with them.
+    """
+    task = _load(config, values)
+    left_open = values["clients_per_round"] is None
+    cohort = requirements.cohort_size(config, len(task.train_clients), left_open)
+    if cohort < config.clients_per_round:
+        print(f"Each round has all {cohort} training clients: there are no more.", file=sys.stderr)
+    config = dataclasses.replace(config, clients_per_round=cohort, data_source=task.data_source)
+    return config, task
 
 
 def _load(config: ExperimentConfig, values: Mapping[str, Any]) -> datasets.Task:

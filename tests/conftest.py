@@ -47,6 +47,7 @@ SLOW_MODULES = frozenset(
         "test_runtime",
         "test_savedmodel",
         "test_tflite",
+        "test_tune",
         "test_worker_runtime",
     }
 )

@@ -90,6 +90,22 @@ def parse(groups: Groups, argv: Sequence[str]) -> dict[str, Any]:
     return values.flag_values_dict()
 
 
+def expand(argv: Sequence[str]) -> list[str]:
+    """Returns a command line with the contents of each `--flagfile=FILE` in the flag's place.
+
+    Args:
+      argv: The command line, the program's name first. A file has a flag a line; lines that begin
+        with # are comments.
+
+    Raises:
+      ValueError: If a file cannot be read.
+    """
+    try:
+        return [argv[0], *flags.FlagValues().read_flags_from_files(argv[1:], force_gnu=False)]
+    except (flags.Error, OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"--flagfile cannot be read: {error}.") from error
+
+
 def given(argv: Sequence[str], name: str) -> list[str]:
     """Returns the values that a command line gives a flag, before the flags are known.
 

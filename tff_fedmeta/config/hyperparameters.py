@@ -20,6 +20,10 @@ _SCHEDULE = (
 )
 
 
+def _schedule(default: str) -> Any:
+    return setting(default, _SCHEDULE, choices=SERVER_SCHEDULES, tune=SERVER_SCHEDULES)
+
+
 @dataclasses.dataclass(frozen=True)
 class Server:
     """The server's hyperparameters, shared by all algorithms; FedSGD has no others.
@@ -31,7 +35,7 @@ class Server:
         "sgd", "Optimizer that applies the mean update.", choices=SERVER_OPTIMIZERS
     )
     server_learning_rate: float = rate(0.1, "The server's learning rate.")
-    server_schedule: str = setting("constant", _SCHEDULE, choices=SERVER_SCHEDULES)
+    server_schedule: str = _schedule("constant")
     server_warmup: int = setting(
         0,
         "Rounds over which the server's rate rises linearly from 0 first.",
@@ -47,9 +51,11 @@ class Server:
 class Local:
     """Hyperparameters of a client that learns alone."""
 
-    adaptation_steps: int = setting(200, "The most steps of a client alone.", at_least=1)
+    adaptation_steps: int = setting(
+        200, "The most steps of a client alone.", at_least=1, at_most=10_000
+    )
     inner_learning_rate: float = setting(
-        0.1, "A rate to choose from beside those of adaptation.", above=0
+        0.1, "A rate to choose from beside those of adaptation.", above=0, at_most=schema.MOST_RATE
     )
 
     def __post_init__(self) -> None:
@@ -60,7 +66,7 @@ class Local:
 class FedAvg(Server):
     """Hyperparameters of federated averaging, and of every algorithm with local steps."""
 
-    server_learning_rate: float = rate(1.0, "The server's learning rate.")
+    server_learning_rate: float = rate(1.0, "The server's learning rate.", tune=(0.3, 3.0))
     inner_learning_rate: float = rate(0.1, "Learning rate of the local steps.")
     inner_clip_norm: float = setting(
         0.0,
@@ -72,6 +78,7 @@ class FedAvg(Server):
         "examples",
         "examples weighs clients by size, uniform counts each as one task.",
         choices=CLIENT_WEIGHTINGS,
+        tune=CLIENT_WEIGHTINGS,
     )
 
 
@@ -80,7 +87,11 @@ class FedProx(FedAvg):
     """Hyperparameters of FedProx."""
 
     proximal_strength: float = setting(
-        0.01, "How strongly clients are held to the server's weights.", at_least=0, at_most=1e6
+        0.01,
+        "How strongly clients are held to the server's weights.",
+        at_least=0,
+        at_most=1e6,
+        tune=(0.001, 1.0),
     )
 
 
@@ -92,11 +103,12 @@ class Reptile(FedAvg):
     of the Reptile paper (arXiv:1803.02999, section 6).
     """
 
-    server_schedule: str = setting("linear", _SCHEDULE, choices=SERVER_SCHEDULES)
+    server_schedule: str = _schedule("linear")
     client_weighting: str = setting(
         "uniform",
         "examples weighs clients by size, uniform counts each as one task.",
         choices=CLIENT_WEIGHTINGS,
+        tune=CLIENT_WEIGHTINGS,
     )
 
 
@@ -118,7 +130,10 @@ class MAML(FedAvg):
     """Hyperparameters of MAML and FOMAML, and of every algorithm whose clients split."""
 
     server_optimizer: str = setting(
-        "adam", "Optimizer that applies the mean update.", choices=SERVER_OPTIMIZERS
+        "adam",
+        "Optimizer that applies the mean update.",
+        choices=SERVER_OPTIMIZERS,
+        tune=("adam", "yogi"),
     )
     server_learning_rate: float = rate(0.001, "The server's learning rate.")
     inner_learning_rate: float = rate(0.01, "Learning rate of the inner steps.")
@@ -127,6 +142,7 @@ class MAML(FedAvg):
         "Share of a training client's examples that is support; evaluation has its own.",
         above=0,
         below=1,
+        tune=(0.2, 0.8),
     )
     split: str = setting(
         "random",
@@ -174,7 +190,7 @@ class PerFedAvg(MAML):
     server_optimizer: str = setting(
         "sgd", "Optimizer that applies the mean update.", choices=SERVER_OPTIMIZERS
     )
-    server_learning_rate: float = rate(1.0, "The server's learning rate.")
+    server_learning_rate: float = rate(1.0, "The server's learning rate.", tune=(0.3, 3.0))
     meta_learning_rate: float = rate(0.1, "Rate of the local meta-steps.")
     local_meta_steps: int = setting(
         5,
@@ -206,7 +222,11 @@ class FedRep(FedAvg):
         1, "Layers with weights, counted from the end, that are not sent and adapt.", at_least=1
     )
     head_share: float = setting(
-        0.5, "Share of the local steps that move the head, before the body's.", above=0, below=1
+        0.5,
+        "Share of the local steps that move the head, before the body's.",
+        above=0,
+        below=1,
+        tune=(0.2, 0.8),
     )
 
 
@@ -217,7 +237,7 @@ class FedRecon(MAML):
     server_optimizer: str = setting(
         "sgd", "Optimizer that applies the mean update.", choices=SERVER_OPTIMIZERS
     )
-    server_learning_rate: float = rate(1.0, "The server's learning rate.")
+    server_learning_rate: float = rate(1.0, "The server's learning rate.", tune=(0.3, 3.0))
     inner_learning_rate: float = rate(
         0.1, "Learning rate of the steps that rebuild the local part."
     )
@@ -235,7 +255,11 @@ class IMAML(MAML):
     """Hyperparameters of iMAML."""
 
     proximal_strength: float = setting(
-        2.0, "Lambda: how strongly adaptation is held to the trained weights.", above=0, at_most=1e6
+        2.0,
+        "Lambda: how strongly adaptation is held to the trained weights.",
+        above=0,
+        at_most=1e6,
+        tune=(0.1, 10.0),
     )
     cg_steps: int = setting(
         5,
@@ -255,6 +279,7 @@ class PFedMe(FedAvg):
         "Lambda: how strongly a client's model is held to the shared weights.",
         above=0,
         at_most=1e6,
+        tune=(1.0, 50.0),
     )
     local_rounds: int = setting(
         5,

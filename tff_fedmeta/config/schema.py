@@ -25,6 +25,7 @@ def setting(
     below: Optional[float] = None,
     choices: Optional[Sequence[str]] = None,
     flag: bool = True,
+    tune: Optional[Sequence[Any]] = None,
 ) -> Any:
     """Declares a setting: a field of a frozen dataclass that calls `check` when it is made.
 
@@ -37,17 +38,23 @@ def setting(
       below: The value that it must stay below.
       choices: The texts it can be.
       flag: Whether it is a flag of the command line.
+      tune: What a search tries: (low, high) of a number, on a logarithmic scale, or the texts to
+        choose from; None: it is not searched.
     """
     limits = dict(at_least=at_least, above=above, at_most=at_most, below=below)
-    metadata = {"help": text, "limits": limits, "choices": choices, "flag": flag}
+    metadata = {"help": text, "limits": limits, "choices": choices, "flag": flag, "tune": tune}
     if isinstance(default, (dict, list)):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def rate(default: float, text: str) -> Any:
-    """Declares a learning rate, which may be 0; see `setting`."""
-    return setting(default, text, at_least=0, at_most=MOST_RATE)
+def rate(default: float, text: str, *, tune: Optional[tuple[float, float]] = None) -> Any:
+    """Declares a learning rate, which may be 0; see `setting`.
+
+    A search tries a tenth of the default to ten times of it, unless `tune` says otherwise.
+    """
+    around = tune or (default / 10, default * 10)
+    return setting(default, text, at_least=0, at_most=MOST_RATE, tune=around)
 
 
 def same_as(settings: type, name: str) -> Any:

@@ -125,6 +125,28 @@ def validation_curves(
     }
 
 
+def choose(
+    protocol: AdaptationProtocol,
+    evaluators: Evaluators,
+    weights: Any,
+    read: Read,
+    validation_clients: Sequence[str],
+    *,
+    metric: str,
+    higher_is_better: bool,
+    bar: Optional[tqdm.tqdm] = None,
+) -> tuple[summary.Way, int, dict[str, Any]]:
+    """Chooses how to adapt; the arguments are those of `choose_and_measure`.
+
+    Returns:
+      (way, steps, {"mean": the metric of what was chosen, over the "clients" that chose}).
+    """
+    curves = validation_curves(protocol, evaluators, weights, validation_clients, read, bar)
+    way, steps = summary.choose_adaptation(curves, metric, higher_is_better)
+    chose = [float(row[metric][steps]) for row in summary.measurable(curves[way])]
+    return way, steps, {"mean": float(np.mean(chose)), "clients": len(chose)}
+
+
 def choose_and_measure(
     protocol: AdaptationProtocol,
     evaluators: Evaluators,
@@ -165,10 +187,17 @@ def choose_and_measure(
     """
     total = len(evaluators) * len(validation_clients) + len(test_clients)
     with progress.bar(total, title, "client") as bar:
-        validation = validation_curves(protocol, evaluators, weights, validation_clients, read, bar)
-        way, steps = summary.choose_adaptation(validation, metric, higher_is_better)
+        way, steps, validation = choose(
+            protocol,
+            evaluators,
+            weights,
+            read,
+            validation_clients,
+            metric=metric,
+            higher_is_better=higher_is_better,
+            bar=bar,
+        )
         curves = adaptation_curves(protocol, evaluators[way], weights, test_clients, read, bar)
-    chose = [float(row[metric][steps]) for row in summary.measurable(validation[way])]
     clients = [
         {"client_id": client, **{name: _plain(value) for name, value in result.items()}}
         for client, result in zip(test_clients, curves)
@@ -184,7 +213,7 @@ def choose_and_measure(
         "metric": metric,
         "steps": list(range(protocol.steps + 1)),
         "chosen": way.with_steps(steps),
-        "validation": {"mean": float(np.mean(chose)), "clients": len(chose)},
+        "validation": validation,
         "clients": rows,
         "skipped_clients": skipped,
         "diverged_clients": diverged,

@@ -75,7 +75,7 @@ def train(
       runs_empty: Whether a round to which no client contributes changes the state all the same: one
         with noise for privacy does.
       figures_of_round: Round number -> more columns of its row, a pure function.
-      on_row: Called with each row and its round, where there is a `directory`.
+      on_row: Called with each row and its round; what it raises ends the training.
       patience: When to stop early; needs a directory, where the best round is kept.
 
     Returns:
@@ -217,8 +217,8 @@ class _Records:
         if self._directory is not None:
             self.rows.append({"round": round_num, **row})
             self._loop.run(self._board.release(board.tags(row), round_num))
-            if self._on_row is not None:
-                self._on_row(row, round_num)
+        if self._on_row is not None:
+            self._on_row(row, round_num)
 
     def state_of(self, round_num: Optional[int], state: Any) -> Any:
         """Returns the state after a round that was kept; None: `state`, the last one."""

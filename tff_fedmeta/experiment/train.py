@@ -37,7 +37,10 @@ def train_algorithm(
     runtime_figures: Optional[Callable[[], Mapping[str, float]]] = None,
     on_row: Optional[Callable[[Mapping[str, Any], int], None]] = None,
 ) -> Any:
-    """Trains one algorithm, recording into `directory` if given, and returns its weights."""
+    """Trains one algorithm, recording into `directory` if given, and returns its weights.
+
+    `on_row` is called with each row and its round, and may end the training by an exception.
+    """
     guarantee = guarantee_of(config, len(task.train_clients))
     process = build_process(config, algorithm, task.model_fn, guarantee)
     if guarantee is not None:
@@ -94,7 +97,7 @@ def train_algorithm(
         directory=directory,
         title=algorithm,
         labels={"data_source": task.data_source},
-        evaluate=evaluate if directory is not None else None,
+        evaluate=evaluate if directory is not None or on_row is not None else None,
         rounds_per_evaluation=config.rounds_per_evaluation,
         rounds_per_checkpoint=config.rounds_per_checkpoint,
         client_clock=client_clock,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any, Callable, NamedTuple, Optional
 
 import datasets
+from datasets.task import DATA_SEED
 from tff_fedmeta import export, plugins, runtime
 from tff_fedmeta.checks import check_choice
 from tff_fedmeta.command_line import experiment_flags, flags
@@ -176,6 +177,7 @@ def _request(config: ExperimentConfig, values: Mapping[str, Any]) -> datasets.Re
         num_test_clients=config.num_test_clients,
         options=config.task_options,
         fold=datasets.Fold(config.fold or 0, config.folds) if config.folds > 1 else None,
+        split_seed=config.seed if config.resplit else DATA_SEED,
     )
 
 

@@ -69,6 +69,7 @@ ABOUT = About(
     metric="accuracy, or mean absolute error in the label's units",
     download="none",
     licence="your file's own",
+    splits_clients=True,
 )
 
 

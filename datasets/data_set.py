@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Callable
 
 from datasets import options as schema
-from datasets.task import Fold, Task
+from datasets.task import DATA_SEED, Fold, Task
 
 AUTO, EMBEDDED, FILE = "auto", "embedded", "file"
 
@@ -27,6 +27,7 @@ class About:
       licence: The licence of the real data.
       has_stand_in: Whether there are synthetic clients to run on where the real ones are not
         available.
+      splits_clients: Whether who trains and who tests is drawn, and so can be drawn anew.
       own_file: Whether there is a second source, "file": the same kind of data in a file of the
         user's.
     """
@@ -39,6 +40,7 @@ class About:
     licence: str = "not said"
     has_stand_in: bool = True
     own_file: bool = False
+    splits_clients: bool = False
 
     @property
     def data_sources(self) -> tuple[str, ...]:
@@ -74,6 +76,8 @@ class Request:
       check_clients: Takes the number of training clients and the NumPy dtype of the labels, None if
         these are several arrays, and raises ValueError if the run cannot be on such clients.
       fold: Which part of the clients is tested, where each is once; None: the usual ones.
+      split_seed: >= 0; decides who trains and who tests, where the data set splits clients itself
+        (`About.splits_clients`).
     """
 
     data_source: str = AUTO
@@ -83,6 +87,7 @@ class Request:
     options: Any = None
     check_clients: Callable[[int, Any], None] | None = None
     fold: Fold | None = None
+    split_seed: int = DATA_SEED
 
     def announce(self, train_clients: Sequence[str], labels: Any) -> None:
         """Says who will train, as soon as a loader knows and before it does anything slow.

@@ -100,6 +100,7 @@ ABOUT = About(
     metric="accuracy",
     download="171 MB, unpacked some gigabytes",
     licence="NIST Special Database 19: public domain",
+    splits_clients=True,
 )
 
 ReadClient = Callable[[str], tuple[np.ndarray, np.ndarray]]
@@ -130,7 +131,7 @@ def load(request: Request) -> Task:
         client_ids, read_client = handwriting.load(seed=DATA_SEED, only_digits=only_digits)
     else:
         client_ids = tff_files.client_ids(file.path, f"{part}_train")
-    groups = split_clients(client_ids, DATA_SEED, request.num_test_clients)
+    groups = split_clients(client_ids, request.split_seed, request.num_test_clients)
     request.announce(groups[0], np.int32)
     if not embedded:
         read_client = _open(file.path.parent, only_digits)

@@ -114,6 +114,7 @@ ABOUT = About(
     download="5 MB",
     licence="MovieLens's own: research and education, no redistribution without permission",
     own_file=True,
+    splits_clients=True,
 )
 
 
@@ -196,7 +197,7 @@ def _build_task(
     data_source: str, ratings: dict[str, Ratings], titles: Mapping[str, str], request: Request
 ) -> Task:
     """Puts users, movies, model and measures together."""
-    train, validation, test = split_clients(ratings, DATA_SEED, request.num_test_clients)
+    train, validation, test = split_clients(ratings, request.split_seed, request.num_test_clients)
     request.announce(train, np.float32)
     movies = list_movies([ratings[user] for user in train])
     taste_size = request.options.taste_size

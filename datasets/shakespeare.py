@@ -80,6 +80,7 @@ ABOUT = About(
     metric="accuracy of the next character",
     download="a few MB",
     licence="the plays: public domain; cut into roles by LEAF (BSD-2-Clause)",
+    splits_clients=True,
 )
 
 
@@ -106,7 +107,7 @@ def load(request: Request) -> Task:
     client_ids = (
         embedded_text.client_ids() if embedded else tff_files.client_ids(file.path, SPLITS[0])
     )
-    groups = split_clients(client_ids, DATA_SEED, request.num_test_clients)
+    groups = split_clients(client_ids, request.split_seed, request.num_test_clients)
     request.announce(groups[0], np.int64)
     read_speeches = _speak if embedded else _open(file.path.parent)
     tokens = next_token.token_names(_characters())

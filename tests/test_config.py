@@ -60,6 +60,7 @@ OTHER_VALUES = dict(
     adaptation="all",
     baseline="reptile",
     support_sizes=(5, 10),
+    resplit=True,
     forgetting_clients=3,
     num_validation_clients=7,
     repetitions=2,

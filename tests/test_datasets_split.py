@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from loading import load_task
 
 from datasets.task import DataError, split_clients
 
@@ -19,6 +20,15 @@ def test_split_is_disjoint_complete_and_has_the_documented_sizes():
 def test_split_depends_on_ids_and_seed_only():
     assert split_clients(IDS, seed=3) == split_clients(IDS[::-1] + IDS[:5], seed=3)
     assert split_clients(IDS, seed=3) != split_clients(IDS, seed=4)
+
+
+@pytest.mark.parametrize("name", ["emnist", "shakespeare", "movielens", "csv"])
+def test_another_split_seed_draws_other_test_clients_of_the_same_clients(name):
+    tasks = [load_task(name, data_source="embedded", split_seed=seed) for seed in (0, 0, 5)]
+    sides = [(task.train_clients, task.validation_clients, task.test_clients) for task in tasks]
+    assert sides[0] == sides[1] and set(sides[0][2]) != set(sides[2][2])
+    assert [len(side) for side in sides[0]] == [len(side) for side in sides[2]]
+    assert set(sum(sides[0], ())) == set(sum(sides[2], ()))
 
 
 def test_fewer_test_clients_are_the_first_of_more():

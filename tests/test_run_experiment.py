@@ -19,6 +19,8 @@ from tff_files import write_database
 import datasets
 import run_experiment
 from datasets import emnist
+from tff_fedmeta.command_line import experiment_flags, flags
+from tff_fedmeta.command_line.configuration import configuration
 from tff_fedmeta.config import ExperimentConfig
 
 ROOT = Path(__file__).parent.parent
@@ -343,6 +345,8 @@ def test_same_seed_gives_the_same_weights_and_another_seed_others(finished, cach
         ("--adaptation_learning_rates=0", "must be one or more numbers > 0"),
         ("--hparam=reptile.rate=1", "hyperparameter of reptile must be one of"),
         ("--hparam=maml.inner_learning_rate=1", "must be one of: reptile, fedavg; got 'maml'"),
+        ("--support_sizes=5,x", "must be whole numbers, but got 'x'"),
+        ("--support_sizes=0", "support_sizes must be >= 1, but is 0"),
         ("--hparam=reptile", "is written ALGORITHM.NAME=VALUE"),
         ("--hparam=reptile.server_schedule=cool", "Did you mean 'cooldown'?"),
         ("--hparam=fedavg.inner_learning_rate=fast", "must be a number"),
@@ -442,3 +446,17 @@ def test_help_and_flag_errors_do_not_wait_for_tensorflow():
     )
     for flag in ("--dataset", "--hparam", "--output_dir", "--support_fraction"):
         assert flag in result.stdout
+
+
+def test_repetitions_draw_their_clients_anew_where_they_are_drawn(capsys):
+    groups = experiment_flags.groups(datasets.DATASETS)
+
+    def seed_of(*argv):
+        values = flags.parse(groups, ["x", *argv])
+        config = configuration(datasets.DATASETS, values, {})
+        return run_experiment._request(config.repetition(2), values).split_seed
+
+    assert seed_of("--seed=3", "--repetitions=3", "--resplit") == 5
+    assert seed_of("--seed=3", "--repetitions=3") == 0
+    assert run_experiment.main(["x", "--dataset=omniglot", "--resplit"]) == 2
+    assert "omniglot is not drawn, but given" in capsys.readouterr().err

@@ -100,6 +100,7 @@ def split(
     options: Any,
     num_test_clients: int | None,
     fold: Fold | None = None,
+    seed: int = DATA_SEED,
 ) -> Sides:
     """Returns training, validation and test clients; those that the user names have their side.
 
@@ -111,6 +112,7 @@ def split(
         {side: selection.listed(getattr(options, f"{side}_clients")) for side in _NAMED},
         num_test_clients,
         fold,
+        seed,
     )
     train, validation, test = sides
     most = options.max_validation_clients  # they are adapted once for every rate
@@ -126,6 +128,7 @@ def split_named(
     named: Mapping[str, list[str]],
     num_test_clients: int | None,
     fold: Fold | None = None,
+    seed: int = DATA_SEED,
 ) -> Sides:
     """Returns the groups that train, validate and test.
 
@@ -134,12 +137,13 @@ def split_named(
       named: "test" and "validation" -> the clients that the user wants there, maybe none.
       num_test_clients: How many groups are tested; None: 15 %.
       fold: Which groups are tested, where each is once.
+      seed: Decides who is drawn, >= 0.
 
     Raises:
       DataError: As `split`.
     """
     if not any(named.values()):
-        return split_clients(groups, DATA_SEED, num_test_clients, fold)
+        return split_clients(groups, seed, num_test_clients, fold)
     if fold is not None:
         raise DataError("--folds tests every client once: drop --test_clients and the like.")
     group_of = {client: group for group, clients in groups.items() for client in clients}
@@ -158,7 +162,7 @@ def split_named(
             f"--test_clients and --validation_clients both have {columns.listed(sorted(twice))}."
         )
     rest = sorted(set(groups) - set(chosen["test"]) - set(chosen["validation"]))
-    order = [rest[i] for i in np.random.default_rng(DATA_SEED).permutation(len(rest))]
+    order = [rest[i] for i in np.random.default_rng(seed).permutation(len(rest))]
     for side, share in (("test", TEST_FRACTION), ("validation", VALIDATION_FRACTION)):
         if not chosen[side]:
             number = num_test_clients if side == "test" else None

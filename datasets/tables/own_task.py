@@ -181,7 +181,9 @@ def _label(
     report["rows_without_label"] = int((~labelled).sum())
     when = clients.times_of(frame, options)
     found, groups = clients.find_examples(frame, options, labelled, when)
-    sides = clients.split(groups, options, request.num_test_clients, request.fold)
+    sides = clients.split(
+        groups, options, request.num_test_clients, request.fold, request.split_seed
+    )
     in_training = frame[options.client_column].astype(str).isin(set(sides[0])).to_numpy()
     label_rows = np.unique(np.concatenate(list(found.label_rows.values())))
     labelling = column.iloc[label_rows]

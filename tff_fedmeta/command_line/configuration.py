@@ -40,6 +40,10 @@ def configuration(
     check_choice("--dataset", dataset, data_sets)
     data_set = data_sets[dataset]
     check_choice("--data_source", values["data_source"], data_set.data_sources)
+    if values["resplit"] and not data_set.about.splits_clients:
+        raise ValueError(
+            f"--resplit cannot be: who trains and who tests on {dataset} is not drawn, but given."
+        )
     options = data_set.make_options(_task_options(data_sets, dataset, values))
     if (values["folds"] or 1) > 1 and not data_set.has_folds:
         able = [name for name, other in data_sets.items() if other.has_folds]

@@ -135,6 +135,10 @@ class ExperimentConfig:
         1, "Parts of the clients, each of which is tested once, in a run of its own.", at_least=1
     )
     fold: Optional[int] = setting(None, "The part tested here, from 0.", at_least=0, flag=False)
+    resplit: bool = setting(
+        False,
+        "Whether each seed draws anew who trains and who tests; otherwise all have the same.",
+    )
     plugins: Mapping[str, str] = setting({}, "File name -> hash of each plug-in.", flag=False)
     model: Optional[str] = setting(None, "Hash of the user's own network.", flag=False)
     initial_model: Optional[str] = setting(

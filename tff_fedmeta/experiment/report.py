@@ -123,7 +123,8 @@ def table(found: Results) -> str:
         "the mean. The intervals are bootstraps over clients: they say what other clients of the "
         "same kind would give, not what another training run would."
         + (
-            f" A client's value is its mean over the {compared['repetitions']} repetitions."
+            f" A client's value is its mean over the {compared['repetitions']} repetitions"
+            + (" that tested it: each drew its clients anew." if config.resplit else ".")
             if repeated
             else ""
         ),

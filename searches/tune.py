@@ -83,6 +83,8 @@ def _prepare(argv: Sequence[str]) -> _Prepared | None:
         raise ValueError("--trials must be >= 1 and --hours > 0.")
     if config.runtime != "local":
         raise ValueError("A search runs in this process: leave out --runtime.")
+    if config.patience:
+        raise ValueError("A search gives up trials by itself: leave out --patience.")
     if config.repetitions > 1:
         raise ValueError("A search has one seed; run the best settings with --repetitions.")
     spaces = {}

@@ -85,6 +85,8 @@ def _prepare(argv: Sequence[str]) -> _Prepared | None:
         raise ValueError("A search runs in this process: leave out --runtime.")
     if config.patience:
         raise ValueError("A search gives up trials by itself: leave out --patience.")
+    if config.folds > 1:
+        raise ValueError("A search has one split; run the best settings with --folds.")
     if config.repetitions > 1:
         raise ValueError("A search has one seed; run the best settings with --repetitions.")
     spaces = {}

@@ -120,8 +120,8 @@ class FedAvgReptile(FedAvg):
         0, "Rounds of FedAvg before those of Reptile; 0: half of the run's.", at_least=0
     )
     reptile_steps: int = setting(10, "Local steps in a round of Reptile.", at_least=1)
-    reptile_server_learning_rate: float = setting(
-        0.001, "Rate of Adam, the server's optimizer in Reptile's rounds.", at_least=0
+    reptile_server_learning_rate: float = rate(
+        0.001, "Rate of Adam, the server's optimizer in Reptile's rounds."
     )
 
 

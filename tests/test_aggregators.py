@@ -195,7 +195,7 @@ def test_the_order_of_clients_does_not_matter_at_all(name):
     assert_equal([aggregate(name, u[order], w[order])[0]], [aggregate(name, u, w)[0]])
 
 
-@pytest.mark.parametrize("algorithm", ["reptile", "maml", "meta_sgd"])
+@pytest.mark.parametrize("algorithm", ["reptile", "maml", "meta_sgd", "fedrep"])
 def test_secure_is_the_mean(algorithm):
     clients = cohort(5, 9, 14)
     expected, mean_metrics = train(learning("mean", algorithm), clients)
@@ -277,3 +277,8 @@ def test_bytes_are_those_of_what_is_sent(name):
     assert sent.up == UP[name]
     assert 0 <= sent.down - 3003 * 4 <= 16  # beside the weights, clipping norms at most
     assert MODULUS == 56
+
+
+def test_a_secure_sum_has_no_bits_of_a_head_that_is_not_sent():
+    sent = bytes_sent.bytes_per_client(learning("secure", "fedrep", as_model_fn(wide_model)), 10)
+    assert sent.up == int(np.ceil(((2100 + 1 + 11) * MODULUS + 6 * 4) / 8))

@@ -101,7 +101,7 @@ def test_server_step_one_is_tffs_own_fedavg_on_batched_data(build, budget, optio
 def test_fedprox_of_strength_zero_is_fedavg(kwargs):
     kwargs = dict(kwargs, inner_learning_rate=0.1, batch_size=4)
     weights, metrics = train(baselines.build_fedavg(model_fn, **kwargs), clients_of_round)
-    fedprox = baselines.build_fedprox(model_fn, proximal_strength=0, **kwargs)
+    fedprox = fm.build_fedprox(model_fn, proximal_strength=0, **kwargs)
     fedprox_weights, fedprox_metrics = train(fedprox, clients_of_round)
     assert_close(fedprox_weights, weights, 1e-6)
     assert fedprox_metrics == pytest.approx(metrics, rel=1e-6)
@@ -123,7 +123,7 @@ def fedprox_round(weights, clients, *, rate, proximal_gradient, epochs):
 
 def test_fedprox_is_fedavg_with_the_papers_term():
     weights, _ = train(
-        baselines.build_fedprox(
+        fm.build_fedprox(
             model_fn,
             inner_learning_rate=0.1,
             proximal_strength=0.5,
@@ -151,7 +151,7 @@ def test_fedprox_is_fedavg_with_the_papers_term():
 def test_fedprox_refuses_a_strength_that_is_none(strength):
     arguments = dict(ARGUMENTS["fedprox"], proximal_strength=strength)
     with pytest.raises(ValueError, match="proximal_strength must be "):
-        baselines.build_fedprox(model_fn, **arguments)
+        fm.build_fedprox(model_fn, **arguments)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from tff_fedmeta.algorithms import maml as maml_module
 from tff_fedmeta.client import linear_solver, minibatches, support_query
 from tff_fedmeta.client import model as client_model
 from tff_fedmeta.client.meta_gradient import hessian
-from tff_fedmeta.client.rules import ProximalSGD
+from tff_fedmeta.client.proximal import ProximalSGD
 
 ORDERED = functools.partial(support_query.split_support_query, split="ordered")
 SEED = (0, 0)

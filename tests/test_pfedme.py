@@ -9,7 +9,7 @@ from conftest import assert_close, initial_weights, make_client, model_fn
 
 import tff_fedmeta as fm
 from tff_fedmeta.client import inner_loop, minibatches
-from tff_fedmeta.client.rules import ProximalSGD
+from tff_fedmeta.client.proximal import ProximalSGD
 
 SIZES = (5, 14)
 KWARGS = dict(inner_learning_rate=0.2, batch_size=4, shuffle=False)

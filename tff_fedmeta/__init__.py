@@ -31,7 +31,7 @@ _PUBLIC = {
     "build_fedavg": "algorithms.baselines",
     "build_fedavg_reptile": "algorithms.fedavg_reptile",
     "build_fedbabu": "algorithms.fedbabu",
-    "build_fedprox": "algorithms.baselines",
+    "build_fedprox": "algorithms.fedprox",
     "build_fedrecon": "algorithms.fedrecon",
     "build_fedrep": "algorithms.fedrep",
     "build_fedsgd": "algorithms.baselines",

@@ -14,7 +14,8 @@ from tff_fedmeta.client import inner_loop, layers, minibatches, model_checks, su
 from tff_fedmeta.client import model as client_model
 from tff_fedmeta.client.learned_rates import learned_rates_of
 from tff_fedmeta.client.meta_gradient import split_and_plan
-from tff_fedmeta.client.rules import ProximalSGD, Rule, build_rule
+from tff_fedmeta.client.proximal import ProximalSGD
+from tff_fedmeta.client.rules import Rule, build_rule
 
 
 @at_the_door
@@ -58,7 +59,7 @@ def build_adaptation_eval(
         means all.
       local_layers: Names of the layers that adapt instead, in a list or separated by commas.
       proximal_strength: How strongly adaptation is held to the weights that it starts from, >= 0;
-        see `rules.ProximalSGD`.
+        see `proximal.ProximalSGD`.
       measured_every: How many inner steps (or epochs) lie between two measurements, >= 1; the last
         one is measured too.
       sized_support: Whether clients say how many of their support examples, the first, they adapt

@@ -28,7 +28,8 @@ from tff_fedmeta.client.meta_gradient import (
     split_and_plan,
 )
 from tff_fedmeta.client.model import ModelFn
-from tff_fedmeta.client.rules import ProximalSGD, Rule, clipping
+from tff_fedmeta.client.proximal import ProximalSGD
+from tff_fedmeta.client.rules import Rule, clipping
 
 
 def imaml(

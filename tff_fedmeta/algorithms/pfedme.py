@@ -19,7 +19,8 @@ from tff_fedmeta.algorithms.door import at_the_door
 from tff_fedmeta.client import inner_loop, minibatches
 from tff_fedmeta.client.meta_gradient import LocalUpdate, difference, read_values
 from tff_fedmeta.client.model import ModelFn
-from tff_fedmeta.client.rules import ProximalSGD, Rule, clipping
+from tff_fedmeta.client.proximal import ProximalSGD
+from tff_fedmeta.client.rules import Rule, clipping
 
 
 def pfedme(

@@ -13,20 +13,16 @@ from typing import Any, Callable, Union
 from tff_fedmeta.config import hyperparameters
 from tff_fedmeta.config.hyperparameters import (
     ANIL,
-    IMAML,
     MAML,
     FedAvg,
     FedAvgReptile,
-    FedBABU,
     FedProx,
-    FedRecon,
-    FedRep,
     Local,
     MetaSGD,
     PerFedAvg,
-    PFedMe,
     Reptile,
 )
+from tff_fedmeta.config.partial_hyperparameters import IMAML, FedBABU, FedRecon, FedRep, PFedMe
 
 ADAPTS = ("all", "head", "rates", "proximal")
 
@@ -95,7 +91,7 @@ REGISTRY: dict[str, Algorithm] = {
     "fedrep": Algorithm("fedrep.build_fedrep", FedRep, adapts="head"),
     "fedrecon": Algorithm("fedrecon.build_fedrecon", FedRecon, splits=True, adapts="head"),
     "fedavg": Algorithm("baselines.build_fedavg", FedAvg, meta_learning=False),
-    "fedprox": Algorithm("baselines.build_fedprox", FedProx, meta_learning=False),
+    "fedprox": Algorithm("fedprox.build_fedprox", FedProx, meta_learning=False),
     "fedsgd": Algorithm("baselines.build_fedsgd", hyperparameters.Server, meta_learning=False),
     "local": Algorithm("local.untrained_weights", Local, meta_learning=False, trains=False),
 }

@@ -13,7 +13,7 @@ from typing import Any, Optional
 from tff_fedmeta import checks
 from tff_fedmeta.config import aggregator_options, hyperparameters, schema
 from tff_fedmeta.config.failures import Failures
-from tff_fedmeta.config.protocol import AdaptationProtocol, check_strengths
+from tff_fedmeta.config.protocol import MOST_STRENGTH, AdaptationProtocol, check_strengths
 from tff_fedmeta.config.schema import MOST_RATE, REQUIRED, setting
 
 AGGREGATORS = tuple(aggregator_options.AGGREGATORS)
@@ -82,6 +82,7 @@ class ExperimentConfig:
         (0.0,),
         "Pulls to the trained weights (Ditto) that validation clients choose from.",
         at_least=0,
+        at_most=MOST_STRENGTH,
     )
     adaptation: str = setting(
         "own",

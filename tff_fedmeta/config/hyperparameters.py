@@ -117,9 +117,14 @@ class FedAvgReptile(FedAvg):
     """Hyperparameters of FedAvg that goes on as Reptile."""
 
     switch_round: int = setting(
-        0, "Rounds of FedAvg before those of Reptile; 0: half of the run's.", at_least=0
+        0,
+        "Rounds of FedAvg before those of Reptile; 0: half of the run's.",
+        at_least=0,
+        at_most=10_000_000,
     )
-    reptile_steps: int = setting(10, "Local steps in a round of Reptile.", at_least=1)
+    reptile_steps: int = setting(
+        10, "Local steps in a round of Reptile.", at_least=1, at_most=100_000
+    )
     reptile_server_learning_rate: float = rate(
         0.001, "Rate of Adam, the server's optimizer in Reptile's rounds."
     )
@@ -170,6 +175,7 @@ class MetaSGD(MAML):
         "First inner steps in which all layers but the last start from the rate 0; needs "
         "per_step_and_layer.",
         at_least=0,
+        at_most=100_000,
     )
 
 
@@ -200,94 +206,6 @@ class PerFedAvg(MAML):
         at_most=10_000,
     )
     first_order: bool = setting(False, "Whether the Hessian is left out.")
-
-
-@dataclasses.dataclass(frozen=True)
-class FedBABU(FedAvg):
-    """Hyperparameters of FedBABU."""
-
-    head_layers: int = setting(
-        1,
-        "Layers with weights, counted from the end, that are not trained.",
-        at_least=1,
-        at_most=1000,
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class FedRep(FedAvg):
-    """Hyperparameters of FedRep."""
-
-    head_layers: int = setting(
-        1, "Layers with weights, counted from the end, that are not sent and adapt.", at_least=1
-    )
-    head_share: float = setting(
-        0.5,
-        "Share of the local steps that move the head, before the body's.",
-        above=0,
-        below=1,
-        tune=(0.2, 0.8),
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class FedRecon(MAML):
-    """Hyperparameters of federated reconstruction."""
-
-    server_optimizer: str = setting(
-        "sgd", "Optimizer that applies the mean update.", choices=SERVER_OPTIMIZERS
-    )
-    server_learning_rate: float = rate(1.0, "The server's learning rate.", tune=(0.3, 3.0))
-    inner_learning_rate: float = rate(
-        0.1, "Learning rate of the steps that rebuild the local part."
-    )
-    shared_learning_rate: float = rate(0.1, "Learning rate of the steps of the shared part.")
-    head_layers: int = setting(
-        1, "Layers with weights, counted from the end, that are local and adapt.", at_least=1
-    )
-    local_layers: str = setting(
-        "", "Names of the layers that are local instead, separated by commas."
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class IMAML(MAML):
-    """Hyperparameters of iMAML."""
-
-    proximal_strength: float = setting(
-        2.0,
-        "Lambda: how strongly adaptation is held to the trained weights.",
-        above=0,
-        at_most=1e6,
-        tune=(0.1, 10.0),
-    )
-    cg_steps: int = setting(
-        5,
-        "The most steps of conjugate gradient, a Hessian-vector product each.",
-        at_least=1,
-        at_most=1000,
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class PFedMe(FedAvg):
-    """Hyperparameters of pFedMe."""
-
-    inner_learning_rate: float = rate(0.05, "Learning rate of the proximal steps.")
-    proximal_strength: float = setting(
-        15.0,
-        "Lambda: how strongly a client's model is held to the shared weights.",
-        above=0,
-        at_most=1e6,
-        tune=(1.0, 50.0),
-    )
-    local_rounds: int = setting(
-        5,
-        "Times that a client moves the shared weights towards its model.",
-        at_least=1,
-        at_most=10_000,
-    )
-    local_learning_rate: float = rate(0.05, "Eta: each time they move by eta * lambda of the way.")
 
 
 def resolve(

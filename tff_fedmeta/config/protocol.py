@@ -6,6 +6,9 @@ from typing import Optional
 
 from tff_fedmeta import checks
 
+# As the pull of FedProx: more does not move.
+MOST_STRENGTH = 1e6
+
 
 @dataclasses.dataclass(frozen=True)
 class AdaptationProtocol:
@@ -66,4 +69,4 @@ def check_strengths(what: str, strengths: Sequence[float]) -> None:
             f"{what} must be one or more different numbers, but got {list(strengths)}."
         )
     for strength in strengths:
-        checks.check_number(what, strength, 0)
+        checks.check_limits(what, strength, at_least=0, at_most=MOST_STRENGTH)

@@ -15,7 +15,8 @@ from tff_fedmeta.client import inner_loop, minibatches, support_query
 from tff_fedmeta.client import model as client_model
 from tff_fedmeta.client.learned_rates import learned_rates_of
 from tff_fedmeta.client.meta_gradient import split_and_plan
-from tff_fedmeta.client.rules import SGD, ProximalSGD, Rule
+from tff_fedmeta.client.proximal import ProximalSGD
+from tff_fedmeta.client.rules import SGD, Rule
 from tff_fedmeta.config.protocol import AdaptationProtocol
 
 Predict = Callable[[Any], np.ndarray]  # inputs [n, ...] -> the model's outputs [n, ...]

@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from tff_fedmeta import checks
 from tff_fedmeta.client import layers
-from tff_fedmeta.client.rules import SGD, ProximalSGD, Rule
+from tff_fedmeta.client.proximal import ProximalSGD
+from tff_fedmeta.client.rules import SGD, Rule
 from tff_fedmeta.export import ConversionError
 from tff_fedmeta.export.losses import Loss
 

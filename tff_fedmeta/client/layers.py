@@ -14,6 +14,7 @@ from tff_fedmeta.client import tracing
 from tff_fedmeta.client.model_checks import ModelError
 
 
+@tf.autograph.experimental.do_not_convert  # it warns of what is only called while tracing
 def layers_of(model: Any) -> dict[str, list[int]]:
     """Returns name of a layer -> indices into `model.trainable_variables`, in their order.
 

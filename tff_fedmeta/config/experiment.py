@@ -336,12 +336,16 @@ class ExperimentConfig:
         budget = f"{self.inner_epochs if epochs else self.inner_steps} local "
         budget += "epochs" if epochs else "steps"
         rates = ", ".join(f"{rate:g}" for rate in self.adaptation_learning_rates)
+        pulls = ""
+        if self.adaptation_proximal_strengths != (0.0,):
+            strengths = ", ".join(f"{pull:g}" for pull in self.adaptation_proximal_strengths)
+            pulls = f", held to the trained weights by one of {strengths}"
         parts = {
             "algorithms": ", ".join(self.algorithms),
             "training": f"{self.rounds} rounds of {self.clients_per_round} clients, batches of "
             f"{self.batch_size}, {budget}",
             "adaptation": f"{self.support_fraction:.0%} of a client's examples are support; up to "
-            f"{self.adaptation_steps} steps at one of the rates {rates}",
+            f"{self.adaptation_steps} steps at one of the rates {rates}{pulls}",
             "aggregator": self.aggregator,
             "seed": f"{self.seed}; configuration {self.hash}",
         }

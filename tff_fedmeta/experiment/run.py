@@ -10,6 +10,7 @@ from typing import Any, Callable, NamedTuple, Optional
 from tff_fedmeta import export
 from tff_fedmeta.algorithms.registry import REGISTRY, trains
 from tff_fedmeta.client import data as client_data
+from tff_fedmeta.client.model import ModelFn
 from tff_fedmeta.client.source import ClientSource
 from tff_fedmeta.config import ExperimentConfig
 from tff_fedmeta.config.protocol import AdaptationProtocol
@@ -30,6 +31,7 @@ from tff_fedmeta.experiment import (
     tracking,
     train,
 )
+from tff_fedmeta.experiment.requirements import BuildError
 from tff_fedmeta.experiment.scope import Scope, scope_of
 
 _LOG = logging.getLogger(__name__)
@@ -73,10 +75,10 @@ def run(
         read = ClientSource(open_reader or (lambda: task.read_client), read=task.read_client)
     choosing = protocols.choosing_clients(config, task)
     ways = {name: _Way.of(config, task, name) for name in config.algorithms}
-    evaluators_of = {  # one for all algorithms that adapt alike
-        way: evaluation.build_evaluators(way.protocol, task.model_fn, way.scope)
-        for way in dict.fromkeys(ways.values())
-    }
+    evaluators_of: dict[_Way, evaluation.Evaluators] = {}
+    for name, way in ways.items():
+        if way not in evaluators_of:  # one for all algorithms that adapt alike
+            evaluators_of[way] = way.build_evaluators(name, task.model_fn)
     phases = ("training", "client_work", "evaluation", "export")
     timings: dict[str, Any] = {"data": data_seconds, **{phase: {} for phase in phases}}
     drawn = {}
@@ -225,6 +227,17 @@ class _Way(NamedTuple):
 
     protocol: AdaptationProtocol
     scope: Scope
+
+    def build_evaluators(self, algorithm: str, model_fn: ModelFn) -> evaluation.Evaluators:
+        """Builds what measures it.
+
+        Raises:
+          BuildError: If the model does not have the layers that adapt.
+        """
+        try:
+            return evaluation.build_evaluators(self.protocol, model_fn, self.scope)
+        except ValueError as error:
+            raise BuildError(f"{algorithm} cannot adapt: {error}") from error
 
     @classmethod
     def of(cls, config: ExperimentConfig, task: Any, algorithm: str) -> "_Way":

@@ -11,7 +11,7 @@ import tensorflow_federated as tff
 from tff_fedmeta.algorithms import client_roles
 from tff_fedmeta.client import minibatches
 from tff_fedmeta.client import model as client_model
-from tff_fedmeta.client.learned_rates import LearnedRates
+from tff_fedmeta.client.learned_rates import LearnedRates, learned_rates_of
 from tff_fedmeta.client.meta_gradient import LocalUpdate
 
 # What one client computes: (model, examples, seed, **more) -> `LocalUpdate`, with
@@ -34,7 +34,7 @@ def build_client_work(
     model_fn: client_model.ModelFn,
     compute_update: ComputeUpdate,
     *,
-    learned_rates: Optional[LearnedRates] = None,
+    learned_rates: Union[bool, LearnedRates, None] = None,
     client_weighting: Weighting = tff.learning.ClientWeighting.NUM_EXAMPLES,
     metrics_aggregator: Optional[Callable[..., Any]] = None,
     min_examples: int = 1,
@@ -51,8 +51,8 @@ def build_client_work(
     Args:
       model_fn: A no-argument function returning a fresh `tff.learning.models.VariableModel`.
       compute_update: What the client computes, on a model that holds the server's weights.
-      learned_rates: The learnt rates that travel behind the weights (Meta-SGD); None: there are
-        none.
+      learned_rates: The learnt rates that travel behind the weights (Meta-SGD); True: one for
+        each weight; None: there are none.
       client_weighting: NUM_EXAMPLES weighs a client by all of its examples, UNIFORM by one; "given"
         by the weight in its element (`client_dataset(weight=)`); a function of its x and y, each
         [n, ...], by the number >= 0 that it returns, a scalar tensor. A client whose weight is
@@ -78,7 +78,10 @@ def build_client_work(
     check_weighting(client_weighting)
     metrics_aggregator = metrics_aggregator or tff.learning.metrics.sum_then_finalize
     types = client_model.client_types(
-        model_fn, learned_rates, roles, given_weights=client_weighting == GIVEN
+        model_fn,
+        learned_rates_of(learned_rates),
+        roles,
+        given_weights=client_weighting == GIVEN,
     )
     with tf.Graph().as_default():  # keeps this model's variables out of the caller's graph
         finalizers = collections.OrderedDict(model_fn().metric_finalizers())

@@ -98,9 +98,11 @@ class LearnedRates:
         ]
 
 
-def learned_rates_of(value: bool | str) -> LearnedRates | None:
-    """Returns which rates are meant: True stands for "per_weight", False and "" for none."""
-    if value is False or value == "":
+def learned_rates_of(value: bool | str | LearnedRates | None) -> LearnedRates | None:
+    """Returns which rates are meant: True stands for "per_weight", False and None for none."""
+    if value is None or isinstance(value, LearnedRates):
+        return value
+    if value is False:
         return None
     return LearnedRates(PER_WEIGHT if value is True else value)
 

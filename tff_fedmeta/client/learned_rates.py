@@ -119,9 +119,9 @@ class LayerSGD(Rule):
     """
 
     def __init__(self, table: tf.Tensor, layer_of: Sequence[int]):
-        self._table = table
+        self._table = tf.convert_to_tensor(table)
         self._layer_of = layer_of
-        self.learnable = [table]
+        self.learnable = [self._table]
 
     def initialize(self, variables: Sequence[tf.Variable]) -> Any:
         """Returns the number of the first step."""

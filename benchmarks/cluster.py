@@ -10,21 +10,18 @@ on the machine disturbs it less than it disturbs seconds. docs/cluster.md has th
 
 from __future__ import annotations
 
-import contextlib
-import statistics
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
 
-from benchmarks import cluster_model, command_line, report
+from benchmarks import cluster_model, cluster_overhead, command_line, report
 from benchmarks.processes import Process
 from benchmarks.workloads import WORKLOADS
 from tff_fedmeta import runtime
 
 _PARTS = ("overhead", "references", "killed", "rounds")
-_COHORTS = (("cnn", 10), ("cnn", 100), ("linear", 100))
 _EXAMPLES = 100
 _FEW_EXAMPLES = 5  # of clients by reference: what is measured is not their training
 
@@ -35,57 +32,6 @@ _OPTIONS: list[command_line.Option] = [
     (flags.DEFINE_integer, "rounds", 300, "Rounds over which memory must stay flat, >= 1."),
     (flags.DEFINE_boolean, "simulate", False, "Measure single costs, and model many nodes."),
 ]
-
-
-def overhead(repetitions: int) -> str:
-    """Returns a table of rounds in one process and on Ray."""
-    header: tuple[str, ...] = (
-        "workload",
-        "clients",
-        "contender",
-        "s a round",
-        "CPU s a round",
-        "CPU / ours",
-    )
-    header += ("driver's CPU s", "MB sent a round", "peak, MB")
-    rows = []
-    for name, num_clients in _COHORTS:
-        seconds: dict[str, list[float]] = {"ours": [], "ray": []}
-        cpu: dict[str, list[float]] = {"ours": [], "ray": []}
-        driver: dict[str, list[float]] = {"ours": [], "ray": []}
-        with contextlib.ExitStack() as stack:
-            running = {}
-            for kind in seconds:
-                running[kind] = stack.enter_context(Process(kind, name, num_clients, _EXAMPLES))
-                running[kind].wait_until_ready()
-                for _ in range(2):  # which trace
-                    running[kind].call("round")
-            for _ in range(repetitions):
-                for kind, process in running.items():
-                    before = process.cpu_seconds(), process.cpu_seconds(alone=True)
-                    seconds[kind].append(process.call("round"))
-                    cpu[kind].append(process.cpu_seconds() - before[0])
-                    driver[kind].append(process.cpu_seconds(alone=True) - before[1])
-            weights = [process.call("weights") for process in running.values()]
-            if any((one != other).any() for one, other in zip(*weights)):
-                raise ValueError(f"{name}, {num_clients} clients: the weights differ.")
-            sent = running["ray"].call("figures")["bytes_sent"]
-            for kind, process in running.items():
-                ratio = statistics.median(cpu[kind]) / statistics.median(cpu["ours"])
-                rows.append(
-                    [
-                        name,
-                        str(num_clients),
-                        kind,
-                        report.spread(seconds[kind], 2),
-                        report.spread(cpu[kind], 2),
-                        f"{ratio:.2f}",
-                        report.spread(driver[kind], 2),
-                        f"{sent / 1e6:.1f}" if kind == "ray" else "",
-                        report.megabytes(process.peak_memory()),
-                    ]
-                )
-    return f"{report.table(header, rows)}\n\n- Final weights are equal, bit for bit, in every pair."
 
 
 def references(counts: Sequence[int]) -> str:
@@ -227,7 +173,7 @@ def _run(values: dict[str, Any]) -> tuple[str, int]:
         return simulate(), 0
     counts = command_line.positive_ints("--references", values["references"])
     run = {
-        "overhead": lambda: overhead(values["repetitions"]),
+        "overhead": lambda: cluster_overhead.measure(values["repetitions"]),
         "references": lambda: references(counts),
         "killed": killed,
         "rounds": lambda: flat_rounds(max(values["rounds"], 21)),

@@ -283,6 +283,25 @@ def test_a_worker_needs_no_tff():
     )
 
 
+def test_threads_begin_with_the_largest_and_answer_in_order():
+    begun = []
+
+    def work(task):
+        (dataset,) = task
+        begun.append(int(dataset.get_single_element().shape[0]))
+        return begun[-1]
+
+    class Reference:
+        def __init__(self, size):
+            self.load_dataset = functools.partial(tf.data.Dataset.from_tensors, np.zeros(size))
+
+    threads = engine.ThreadEngine(1)
+    sizes = [3, 9, 1, 7, 5]
+    assert list(threads.map(work, [[Reference(size)] for size in sizes])) == sizes
+    assert begun == sorted(sizes, reverse=True)
+    threads.close()
+
+
 def test_threads_read_references_in_the_calling_thread():
     class Reference:
         def load_dataset(self):

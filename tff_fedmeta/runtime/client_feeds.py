@@ -110,20 +110,22 @@ def have_one_element(clients: Sequence[list[Any]]) -> bool:
     )
 
 
-def largest_first(clients: Sequence[list[Any]]) -> list[int]:
-    """Returns the clients' indices by the size of their data, so that no large one comes last.
+def largest_first(clients: Sequence[Any]) -> list[int]:
+    """Returns the indices of clients, or of tasks of several, so that no large one comes last.
 
     Datasets that do not tell how large their elements are, and references, keep their order.
     """
-    sizes = [
-        sum(
-            spec.shape.num_elements() or 0
-            for dataset in _datasets(client)
-            for spec in tf.nest.flatten(dataset.element_spec)
-        )
-        for client in clients
-    ]
+    sizes = [_size(client) for client in clients]
     return sorted(range(len(clients)), key=lambda index: -sizes[index])
+
+
+def _size(value: Any) -> int:
+    """Returns how many numbers the datasets have, among leaves or lists of leaves."""
+    if isinstance(value, list):
+        return sum(map(_size, value))
+    if not isinstance(value, tf.data.Dataset):
+        return 0
+    return sum(spec.shape.num_elements() or 0 for spec in tf.nest.flatten(value.element_spec))
 
 
 def _datasets(leaves: Sequence[Any]) -> list[tf.data.Dataset]:

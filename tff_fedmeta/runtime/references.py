@@ -15,6 +15,13 @@ def is_reference(value: Any) -> bool:
     return hasattr(value, "load_dataset")
 
 
+def are_in(tasks: Any) -> bool:
+    """Returns whether a client of the tasks, lists of clients' leaves, is a reference."""
+    if isinstance(tasks, (list, tuple)) and not is_reference(tasks):
+        return any(map(are_in, tasks))
+    return is_reference(tasks)
+
+
 def loaded(task: Any) -> Any:
     """Returns a task of an engine, lists of clients' leaves, with all references read."""
     if isinstance(task, list):

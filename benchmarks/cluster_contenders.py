@@ -45,6 +45,10 @@ class OnRay(contenders.Federated):
         """Returns what the runtime tells of the last round."""
         return self._context.figures()
 
+    def client_seconds(self) -> float:
+        """Returns the seconds that all threads together have spent on clients so far."""
+        return self._context.client_clock() * self.figures()["cores"]
+
     def round_of_references(self, count: int) -> dict[str, float]:
         """Trains for a round with so many clients by reference.
 

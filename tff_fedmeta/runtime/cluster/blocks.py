@@ -23,10 +23,11 @@ def size(num_tasks: int, num_workers: int, num_threads: int) -> int:
 
     Returns:
       A power of two that gives each thread a task and each worker, where there are so many tasks,
-      four to eight blocks.
+      four to eight blocks; one or two to a worker that is alone, which nobody waits for.
     """
+    fewest = num_workers * PER_WORKER if num_workers > 1 else 1
     block = 1
-    while block < num_threads or num_tasks > 2 * PER_WORKER * num_workers * block:
+    while block < num_threads or num_tasks > 2 * fewest * block:
         block *= 2
     return block
 

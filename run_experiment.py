@@ -27,7 +27,7 @@ from tff_fedmeta.runtime import worker
 from tff_fedmeta.runtime.cluster.protocol import ClusterError
 from tff_fedmeta.runtime.ray import installed as ray_installed
 from tff_fedmeta.runtime.ray.context import ray_runtime
-from tff_fedmeta.runtime.ray.joined import RayStartError
+from tff_fedmeta.runtime.ray.joined import RayStartError, check_answers
 
 
 def main(argv: Sequence[str]) -> int:
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         try:
             prepared = _prepare(argv)
-        except ValueError as error:
+        except (ValueError, RayStartError) as error:
             print(f"Error: {error}", file=sys.stderr)
             return 2
         if prepared is None:
@@ -194,6 +194,8 @@ def _look_at_runs(values: Mapping[str, Any]) -> str:
 def _check_runtime(name: str, ray_address: Optional[str]) -> None:
     if name == "ray":
         ray_installed.check()
+        if ray_address is not None:
+            check_answers(ray_address)
     elif ray_address is not None:
         raise ValueError(f"--ray_address is for --runtime=ray, but the runtime is {name}.")
 
@@ -261,6 +263,7 @@ def _say_finished(output_dir: Path, formats: Sequence[str]) -> None:
 def _run(prepared: _Prepared) -> int:
     from tff_fedmeta.client import model_checks, source
     from tff_fedmeta.experiment import divergence, html_report, run, summary
+    from tff_fedmeta.runtime import computations
     from tff_fedmeta.runtime.cluster import parcel
 
     config, task, output_dir = prepared.config, prepared.task, prepared.output_dir
@@ -298,6 +301,7 @@ def _run(prepared: _Prepared) -> int:
         datasets.DataError,  # a client of a file that cannot be read
         source.ClientSourceError,
         parcel.UnsendableError,
+        computations.UnsupportedComputationError,
         RayStartError,
     ) as error:
         print(f"Error: {error}", file=sys.stderr)

@@ -307,6 +307,10 @@ def test_the_flags_of_a_cluster_are_checked_before_data_are_loaded(capsys, monke
     monkeypatch.setattr(run_experiment, "_load", lambda *args: pytest.fail("loaded"))
     assert run_experiment.main(["x", "--ray_address=auto"]) == 2
     assert "--ray_address is for --runtime=ray, but the runtime is local" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr(installed, "check", lambda: None)
+        assert run_experiment.main(["x", "--runtime=ray", "--ray_address=127.0.0.1:9"]) == 2
+        assert "No Ray cluster answers at 127.0.0.1:9" in capsys.readouterr().err
     monkeypatch.setattr(installed.importlib.util, "find_spec", lambda name: None)
     assert run_experiment.main(["x", "--runtime=ray"]) == 2
     assert "The Ray runtime needs" in capsys.readouterr().err

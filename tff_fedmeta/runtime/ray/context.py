@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import numbers
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -59,8 +60,10 @@ def ray_runtime(
             workers, or no worker is left.
     """
     for name, value in (("num_workers", num_workers), ("threads_per_worker", threads_per_worker)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}.")
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value!r}: a whole number.")
     if not patience > 0:
         raise ValueError(f"patience must be positive, not {patience}.")
     if address is not None and num_workers is not None:

@@ -30,8 +30,7 @@ def joined(ray: Any, address: str, folders: Sequence[Path]) -> Iterator[None]:
     Raises:
       RayStartError: If there is no cluster, or one of other versions or with another token.
     """
-    if address != "auto":
-        _check_answers(address)
+    check_answers(address)
     try:
         ray.init(
             address=address,
@@ -87,7 +86,10 @@ def _check_versions(where: str, there: dict[str, str], here: dict[str, str]) -> 
         )
 
 
-def _check_answers(address: str) -> None:
+def check_answers(address: str) -> None:
+    """Raises `RayStartError` unless something answers at an address; "auto" is not looked for."""
+    if address == "auto":
+        return
     host, colon, port = address.rpartition(":")
     if not (colon and host and port.isdecimal()):
         raise RayStartError(

@@ -1,6 +1,7 @@
 """Misuses of the library: each is one sentence that names the fault, and nothing else changes."""
 
 import collections
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -144,6 +145,27 @@ def regularized():
 def test_a_model_that_can_be_trained_passes(make):
     with tracing.as_found():
         examine(make())
+
+
+@pytest.mark.parametrize(("from_logits", "softmax"), [(True, True), (False, True), (True, False)])
+def test_probabilities_under_a_loss_of_logits_are_warned_of(from_logits, softmax):
+    def build():
+        return tf.keras.Sequential(
+            [tf.keras.Input([6]), layers.Dense(3, "softmax" if softmax else None)]
+        )
+
+    loss = losses.SparseCategoricalCrossentropy(from_logits=from_logits)
+    with tracing.as_found(), warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        examine(as_tff(build, loss))
+    said = [str(warning.message) for warning in seen if "probabilities" in str(warning.message)]
+    assert len(said) == (from_logits and softmax)
+
+
+def test_eager_execution_must_be_on(monkeypatch):
+    monkeypatch.setattr(tf.compat.v1, "executing_eagerly_outside_functions", lambda: False)
+    with pytest.raises(ValueError, match="Eager execution is switched off"):
+        fm.build_reptile(model_fn, inner_learning_rate=0.1, batch_size=4)
 
 
 ARGUMENTS = [

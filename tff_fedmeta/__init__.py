@@ -20,6 +20,7 @@ _PUBLIC = {
     "ClientSource": "client.source",
     "FedAvgHyperparameters": "config.hyperparameters:FedAvg",
     "LocalUpdate": "client.meta_gradient",
+    "RepeatableDropout": "client.dropout",
     "Rule": "client.rules",
     "SGD": "client.rules",
     "ServerHyperparameters": "config.hyperparameters:Server",

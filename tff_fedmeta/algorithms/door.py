@@ -30,7 +30,8 @@ def at_the_door(build: _Builder) -> _Builder:
 
     Raises, when the builder is called:
       TypeError: If an argument is unknown or of the wrong kind.
-      ValueError: If the model cannot be trained as it is; see `examination.examine`.
+      ValueError: If the model cannot be trained as it is; see `examination.examine`; or eager
+        execution is switched off.
     """
     signature = inspect.signature(build)
 
@@ -45,6 +46,11 @@ def at_the_door(build: _Builder) -> _Builder:
         for name, value in arguments.items():
             if name in _CHECKS:
                 _CHECKS[name](name, value)
+        if not tf.compat.v1.executing_eagerly_outside_functions():
+            raise ValueError(
+                "Eager execution is switched off in this program, but clients and states are eager "
+                "values: remove tf.compat.v1.disable_eager_execution() and disable_v2_behavior()."
+            )
         default_context.watch()
         second_derivatives.register()
         with tracing.as_found():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import re
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -147,7 +149,8 @@ def _check_loss(model: tff.learning.models.VariableModel, graph: tf.Graph) -> No
         return
     batches = [one, tf.nest.map_structure(lambda a: np.concatenate([a, a]), one)]
     try:
-        losses = [model.forward_pass(_tensors(batch), training=False).loss for batch in batches]
+        passes = [model.forward_pass(_tensors(batch), training=False) for batch in batches]
+        losses = [done.loss for done in passes]
     except Exception as error:  # Keras and TensorFlow have many
         _refuse_captured(error)
         if "tf.function only supports singleton tf.Variables" in str(error):
@@ -171,16 +174,39 @@ def _check_loss(model: tff.learning.models.VariableModel, graph: tf.Graph) -> No
             made = [*model.trainable_variables, *model.non_trainable_variables]
             session.run([v.initializer for v in [*made, *model.local_variables]])
             session.run(tf.compat.v1.tables_initializer())
-            first, twice = (float(value) for value in session.run(losses))
+            found = session.run([*losses, passes[0].predictions])
+            first, twice = (float(value) for value in found[:2])
     except (tf.errors.OpError, TypeError, ValueError):
         return
-    if not np.isfinite([first, twice]).all() or np.isclose(first, twice, rtol=2e-3, atol=1e-5):
+    if not np.isfinite([first, twice]).all():
+        return
+    if np.isclose(first, twice, rtol=2e-3, atol=1e-5):
+        _warn_of_probabilities(found[2], one, first)
         return
     raise ModelError(
         "The loss must be the mean over a batch's examples, but on invented examples it is "
         f"{first:.4g}, on the same ones twice {twice:.4g} (a sum?): use the reduction "
         "SUM_OVER_BATCH_SIZE, Keras' default, or tf.reduce_mean in a loss of your own."
     )
+
+
+def _warn_of_probabilities(predictions: Any, batch: Any, loss: float) -> None:
+    """Warns if a classifier ends in probabilities, and its loss takes them for logits."""
+    labels = np.asarray(batch["y"] if isinstance(batch, Mapping) else batch[1], object)
+    if not (isinstance(predictions, np.ndarray) and predictions.ndim == labels.ndim + 1):
+        return
+    sums = predictions.sum(axis=-1, keepdims=True)
+    if predictions.shape[-1] < 2 or (predictions < 0).any() or not np.allclose(sums, 1, atol=1e-3):
+        return
+    log_softmax = predictions - np.log(np.exp(predictions).sum(axis=-1, keepdims=True))
+    taken = np.take_along_axis(log_softmax, labels.astype(int)[..., np.newaxis], axis=-1)
+    if np.isclose(loss, -taken.mean(), rtol=1e-3):
+        warnings.warn(
+            "The model gives probabilities, but its loss takes them for logits (from_logits=True), "
+            "so that it hardly learns: take the softmax off the model's end, or the loss with "
+            "from_logits=False.",
+            stacklevel=2,
+        )
 
 
 def _count_variables(model: tff.learning.models.VariableModel) -> int:

@@ -105,7 +105,7 @@ def test_what_was_chosen_is_said_in_words():
     [
         ((), "proximal_strengths must be one or more different numbers"),
         ((0.1, 0.1), "one or more different numbers, but got .0.1, 0.1."),
-        ((0.0, -1.0), "proximal_strengths must be >= 0, but is -1.0"),
+        ((0.0, -1.0), r"proximal_strengths must be from 0 to 1e\+06, but is -1.0"),
         ((float("nan"),), "proximal_strengths must be a finite number"),
     ],
 )

@@ -2,7 +2,7 @@
 # Runs with GNU make 3.81 or newer and any POSIX shell.
 
 VENV = .venv
-ROUNDS = 40
+ROUNDS = 60
 OUTPUT = runs/quickstart
 ARGS =
 # The only tool that resolves with overrides; needed by `make lock` alone.
@@ -22,6 +22,7 @@ help: ## list the commands
 
 run: $(INSTALLED) ## train on the embedded data and compare [ROUNDS, OUTPUT, ARGS=--flag]
 	$(PY) run_experiment.py --dataset=emnist --data_source=embedded --rounds=$(ROUNDS) \
+	    --algorithms=local,fedavg,reptile,per_fedavg --num_validation_clients=10 \
 	    --num_test_clients=30 --adaptation_learning_rates=0.02,0.05,0.1 \
 	    --output_dir=$(OUTPUT) $(ARGS)
 

@@ -17,7 +17,7 @@ from tff_fedmeta import seeds
 from tff_fedmeta.algorithms import registry
 from tff_fedmeta.command_line.flags import LIST, MULTI, Flag
 from tff_fedmeta.config import ExperimentConfig
-from tff_fedmeta.experiment import report_tables, run_directory
+from tff_fedmeta.experiment import protocols, report_tables, run_directory
 
 STORAGE, CONFIG, REPORT, TRIALS = "trials.sqlite3", "search.json", "search.md", "trials.csv"
 _DONE = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
@@ -168,10 +168,11 @@ def write_report(
     table = pd.concat(frames, ignore_index=True)
     table.insert(0, "algorithm", table.pop("algorithm"))
     run_directory.write_text(output_dir / TRIALS, table.to_csv(index=False))
+    judges = len(protocols.choosing_clients(config, task))
     paragraphs = [
         f"# {config.dataset}: search on {task.metric} of validation clients"
         f"{'' if task.higher_is_better else ' (lower is better)'}",
-        f"Data source: {task.data_source}. Judged by up to {config.num_validation_clients or 'all'}"
+        f"Data source: {task.data_source}. Judged by {judges}"
         f" of {len(task.validation_clients)} validation clients after adapting, seed "
         f"{config.seed}; test clients were not read. *default*: the settings that a run would "
         "have. The best of many trials looks better than it is: compare on test clients, with "

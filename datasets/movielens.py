@@ -14,20 +14,19 @@ If MovieLens is unavailable, `stand_ins.ratings` replaces it, always with a warn
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import functools
 import sys
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from datasets import memory
 from datasets import options as schema
 from datasets.data_set import FILE, About, DataSet, Request
-from datasets.problems import recommendation
-from datasets.sources import choice, rating_files, tfds_files
+from datasets.problems import factorisation, recommendation
+from datasets.sources import choice, rating_files, tfds_files, tfds_ratings
 from datasets.stand_ins import ratings as made_ratings
 from datasets.stand_ins.ratings import Ratings
 from datasets.tables import files as table_files
@@ -37,26 +36,17 @@ from datasets.task import (
     Meaning,
     Measures,
     Task,
-    initializer_seeds,
     split_clients,
 )
 
 if TYPE_CHECKING:
-    import tensorflow as tf
+    pass
 
 NAME = "movielens"
 TFDS_NAME = "movielens/100k-ratings"
 URL = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
-FEATURES = ("user_id", "movie_id", "user_rating", "timestamp")
-TITLE = "movie_title"  # for people only: files without it do
 MOVIES_FILE = "movies.json"
 
-# Movies with fewer ratings by training clients share the id of unknown ones: nothing can be learnt
-# of them, and an id that is never trained would predict noise for movies that are new.
-MIN_RATINGS = 3
-_UNKNOWN = 0
-_MOST_STARS = 5
-_BATCH = 10_000  # ratings read at once
 
 # Few clients of a round know a movie, and their mean hardly moves it: Adam gives every movie steps
 # of one size.
@@ -118,20 +108,6 @@ ABOUT = About(
 )
 
 
-class Movies(NamedTuple):
-    """The movies that have an id of their own, from 1, in the order of popularity.
-
-    Attributes:
-      ids: MovieLens's id of each movie; the first, of all unknown ones, is "".
-      num_ratings: How often training clients rated it, int64; 0 for the first.
-      mean_rating: Mean of all ratings by training clients.
-    """
-
-    ids: tuple[str, ...]
-    num_ratings: np.ndarray
-    mean_rating: float
-
-
 def load(request: Request) -> Task:
     """Loads MovieLens, or its synthetic stand-in if requested or if MovieLens is unavailable.
 
@@ -148,7 +124,9 @@ def load(request: Request) -> Task:
         return _build_task(FILE, *_read_own(request), request)
     if request.data_source == FILE:
         raise DataError("--data_source=file needs a file: give --ratings=FILE.")
-    files = tfds_files.TfdsDataset(TFDS_NAME, ("train",), FEATURES, request.cache_dir, URL)
+    files = tfds_files.TfdsDataset(
+        TFDS_NAME, ("train",), tfds_ratings.FEATURES, request.cache_dir, URL
+    )
     real = choice.RealData(
         ABOUT, "MovieLens", "synthetic ratings", files.fetch, files.advice, check=files.find
     )
@@ -158,7 +136,7 @@ def load(request: Request) -> Task:
         ratings = {user: made_ratings.rate(DATA_SEED, user) for user in ids}
         titles: Mapping[str, str] = {}
     else:
-        ratings, titles = read_ratings(files)
+        ratings, titles = tfds_ratings.read(files)
     return _build_task(data_source, ratings, titles, request)
 
 
@@ -181,7 +159,7 @@ def _read_own(request: Request) -> tuple[dict[str, Ratings], dict[str, str]]:
             f"{path} is not the file that --ratings_sha256 means (it has {found}): it was changed."
         )
     table = rating_files.read(path)
-    everyone = _by_user(table.users, table.items, table.ratings, table.times)
+    everyone = tfds_ratings.by_user(table.users, table.items, table.ratings, table.times)
     ratings = {user: part for user, part in everyone.items() if len(part.stars) > 1}
     single = len(everyone) - len(ratings)
     print(
@@ -197,9 +175,11 @@ def _build_task(
     data_source: str, ratings: dict[str, Ratings], titles: Mapping[str, str], request: Request
 ) -> Task:
     """Puts users, movies, model and measures together."""
-    train, validation, test = split_clients(ratings, request.split_seed, request.num_test_clients)
+    train, validation, test = split_clients(
+        ratings, request.split_seed, request.num_test_clients, request.fold
+    )
     request.announce(train, np.float32)
-    movies = list_movies([ratings[user] for user in train])
+    movies = factorisation.list_movies([ratings[user] for user in train])
     taste_size = request.options.taste_size
     memory.check_weights(len(movies.ids) * taste_size, f"--taste_size={taste_size}")
     import tensorflow as tf
@@ -210,9 +190,9 @@ def _build_task(
         train_clients=train,
         validation_clients=validation,
         test_clients=test,
-        read_client=_build_reader(ratings, movies),
+        read_client=factorisation.build_reader(ratings, movies),
         build_keras_model=functools.partial(
-            build_factorisation,
+            factorisation.build_model,
             request.seed,
             len(movies.ids),
             request.options.taste_size,
@@ -248,124 +228,4 @@ def _build_task(
     )
 
 
-def read_ratings(files: tfds_files.TfdsDataset) -> tuple[dict[str, Ratings], dict[str, str]]:
-    """Reads every user's ratings through TFDS, in the order of time, and the movies' titles.
-
-    Raises:
-      DataError: If a file is damaged, or a rating is not a finite number.
-    """
-    import tensorflow_datasets as tfds
-
-    if TITLE in files.find().info.features:
-        files = dataclasses.replace(files, features=(*FEATURES, TITLE))
-    with files.reading():
-        batches = list(tfds.as_numpy(files.examples("train").batch(_BATCH)))
-    columns = {name: np.concatenate([batch[name] for batch in batches]) for name in files.features}
-    users, movies, titles = (
-        np.array([_text(value) for value in columns.get(name, columns["movie_id"])])
-        for name in ("user_id", "movie_id", TITLE)
-    )
-    try:
-        stars = columns["user_rating"].astype(np.float32)
-    except ValueError:
-        stars = np.array([np.nan])
-    if not np.isfinite(stars).all():
-        raise DataError(f"Every user_rating of {files.name} must be a finite number: not all are.")
-    if (stars < 0).any() or (stars > _MOST_STARS).any():
-        worst = int(np.argmax(np.abs(stars - _MOST_STARS / 2)))
-        raise DataError(
-            f"Every user_rating of {files.name} must lie between 0 and {_MOST_STARS}, but user "
-            f"{users[worst]!r} has one of {stars[worst]:g}."
-        )
-    return _by_user(users, movies, stars, columns["timestamp"]), dict(
-        zip(movies.tolist(), titles.tolist())
-    )
-
-
-def _by_user(
-    users: np.ndarray, movies: np.ndarray, stars: np.ndarray, times: np.ndarray
-) -> dict[str, Ratings]:
-    """Returns every user's ratings in the order of time."""
-    # Ratings of the same second have no order of their own; any will do, if it is always the same.
-    order = np.lexsort((movies, times, users))
-    table = Ratings(movies[order], stars[order], times[order])
-    names, first = np.unique(users[order], return_index=True)
-    parts = [np.split(column, first[1:]) for column in table]
-    return {str(name): Ratings(*part) for name, *part in zip(names, *parts)}
-
-
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-
-def list_movies(ratings: Sequence[Ratings]) -> Movies:
-    """Lists the movies that training clients rated often enough, and what they think of movies.
-
-    Raises:
-      DataError: If no movie was rated by `MIN_RATINGS` of them.
-    """
-    counts = collections.Counter(np.concatenate([part.movies for part in ratings]).tolist())
-    known = sorted((-count, movie) for movie, count in counts.items() if count >= MIN_RATINGS)
-    if not known:
-        raise DataError(
-            f"Movies that {MIN_RATINGS} training users rated are needed to learn anything, but "
-            f"there are none among the {len(counts)} of {len(ratings)} users: use more ratings."
-        )
-    stars = np.concatenate([part.stars for part in ratings])
-    return Movies(
-        ("", *(movie for _, movie in known)),
-        np.array([0, *(-count for count, _ in known)], np.int64),
-        float(np.mean(stars, dtype=np.float64)),
-    )
-
-
-def _build_reader(
-    ratings: Mapping[str, Ratings], movies: Movies
-) -> Callable[[str], tuple[np.ndarray, np.ndarray]]:
-    places = {movie: place for place, movie in enumerate(movies.ids)}
-
-    def read_client(client_id: str) -> tuple[np.ndarray, np.ndarray]:
-        of_user = ratings[client_id]
-        x = [places.get(movie, _UNKNOWN) for movie in of_user.movies.tolist()]
-        return np.array(x, np.int32)[:, np.newaxis], of_user.stars[:, np.newaxis]
-
-    return read_client
-
-
-def build_factorisation(
-    seed: int, num_movies: int, taste_size: int, mean_rating: float
-) -> tf.keras.Model:
-    """Builds the network: the movie's vector times the user's, plus the user's constant.
-
-    Args:
-      seed: >= 0; fixes the initial weights, each layer's with a seed of its own.
-      num_movies: Number of movies, including the one row for all unknown movies.
-      taste_size: Numbers in a vector.
-      mean_rating: What the user's constant starts from.
-
-    Returns:
-      An uncompiled model from int32 [n, 1] to float32 [n, 1].
-    """
-    import tensorflow as tf
-
-    layers, initializers = tf.keras.layers, tf.keras.initializers
-    seeds = initializer_seeds(seed, 2)
-    return tf.keras.Sequential(
-        [
-            tf.keras.Input([1], dtype=tf.int32),
-            layers.Embedding(
-                num_movies,
-                taste_size,
-                initializers.RandomNormal(stddev=0.1, seed=seeds[0]),
-            ),
-            layers.Flatten(),
-            layers.Dense(
-                1,
-                kernel_initializer=initializers.GlorotUniform(seeds[1]),
-                bias_initializer=initializers.Constant(mean_rating),
-            ),
-        ]
-    )
-
-
-DATASET = DataSet(NAME, ABOUT, Options, DEFAULTS, load, complete=complete)
+DATASET = DataSet(NAME, ABOUT, Options, DEFAULTS, load, complete=complete, has_folds=True)

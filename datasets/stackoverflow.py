@@ -17,12 +17,10 @@ If the data are unavailable, `stand_ins.text` replaces them, always with a warni
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import functools
 import pathlib
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
@@ -31,10 +29,10 @@ from datasets import memory
 from datasets import options as schema
 from datasets.data_set import About, DataSet, Request
 from datasets.problems import next_token
-from datasets.sources import choice, tff_files
+from datasets.sources import choice, stackoverflow_parts, tff_files
 from datasets.sources.contents import Contents
 from datasets.stand_ins import text as embedded_text
-from datasets.task import DATA_SEED, DataError, Task, initializer_seeds, split_clients
+from datasets.task import DATA_SEED, Task, initializer_seeds, split_clients
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -43,16 +41,6 @@ NAME = "stackoverflow"
 URL = "https://storage.googleapis.com/tff-datasets-public/stackoverflow.sqlite.lzma"
 FILE_NAME = "stackoverflow.sqlite"
 SPLITS = ("train", "heldout", "test")
-WORD_COUNTS_URL = (
-    "https://storage.googleapis.com/tff-datasets-public/stackoverflow.word_count.tar.bz2"
-)
-NUM_VALIDATION_CLIENTS = 30
-NUM_TEST_CLIENTS = 100
-
-# Training clients whose words are counted where TFF's own counts cannot be had, and how many
-# sentences of each: some thousand sentences more change few of the words that matter.
-_COUNTED_CLIENTS = 500
-_COUNTED_SENTENCES = 1000
 
 # An estimate: 169 million sentences at the 366 bytes that one takes in a smaller file.
 _FREE_BYTES = 60 * 2**30
@@ -135,16 +123,16 @@ def load(request: Request) -> Task:
         groups = split_clients(embedded_text.client_ids(), DATA_SEED, request.num_test_clients)
     else:
         train, heldout, test = (tff_files.client_ids(file.path, split) for split in SPLITS)
-        groups = choose_clients(train, heldout, test, request.num_test_clients)
+        groups = stackoverflow_parts.choose_clients(train, heldout, test, request.num_test_clients)
     request.announce(groups[0], np.int64)
     if embedded:
         read_sentences: Callable[[str], np.ndarray] = _write
         words = None
     else:
         read_sentences = _open(file.path.parent, groups[0][0])
-        words = _published_words(file.path.parent, sizes["vocabulary_size"])
+        words = stackoverflow_parts.published_words(file.path.parent, sizes["vocabulary_size"])
     if words is None:
-        words = _count_words(groups[0], read_sentences, sizes["vocabulary_size"])
+        words = stackoverflow_parts.count_words(groups[0], read_sentences, sizes["vocabulary_size"])
     tokens = next_token.token_names(words)
     encode = _build_encoder(words, sizes["sequence_length"])
     limit = sizes["max_examples"]
@@ -221,92 +209,6 @@ def _open(directory: pathlib.Path, someone: str) -> Callable[[str], np.ndarray]:
         raise KeyError(client_id)
 
     return read_sentences
-
-
-def choose_clients(
-    train: Iterable[str],
-    heldout: Iterable[str],
-    test: Iterable[str],
-    num_test_clients: int | None = None,
-) -> next_token.Groups:
-    """Chooses who trains, validates and tests, from the ids of TFF's splits.
-
-    Returns:
-      `(train, validation, test)`, disjoint: all of `train`; at most 30 users of `heldout`, and at
-      most half of them; and users of `test` who are in none of the others, then further ones of
-      `heldout`.
-
-    Raises:
-      DataError: If there are no such validation clients, or fewer test clients than asked for.
-    """
-    training = set(train)
-    rng = np.random.default_rng(DATA_SEED)
-    held = _shuffled(set(heldout) - training, rng)
-    num_validation = min(NUM_VALIDATION_CLIENTS, -(-len(held) // 2))
-    unseen = _shuffled(set(test) - training - set(held), rng) + held[num_validation:]
-    if not (held and unseen):
-        raise DataError(
-            "Users who are not in split 'train' are needed to validate and to test, but "
-            f"'heldout' has {len(held)} and 'test' {len(unseen) - len(held[num_validation:])}: use "
-            "a file with more of them."
-        )
-    if num_test_clients is None:
-        num_test_clients = min(NUM_TEST_CLIENTS, len(unseen))
-    if not 1 <= num_test_clients <= len(unseen):
-        raise DataError(
-            f"The number of test clients must lie between 1 and {len(unseen)}, the users whom "
-            f"training and validation do not see, but it is {num_test_clients}: change "
-            "num_test_clients."
-        )
-    return tuple(sorted(training)), tuple(held[:num_validation]), tuple(unseen[:num_test_clients])
-
-
-def _shuffled(ids: Iterable[str], rng: np.random.Generator) -> list[str]:
-    ordered = sorted(ids)
-    return [ordered[index] for index in rng.permutation(len(ordered))]
-
-
-def _published_words(directory: pathlib.Path, size: int) -> list[str] | None:
-    """Returns the most frequent words by TFF's counts, or None, saying so, if they cannot be had.
-
-    TFF checks the file against a hash and downloads it anew if it does not match.
-    """
-    import tensorflow_federated as tff
-
-    try:
-        if not (directory / "datasets" / pathlib.PurePosixPath(WORD_COUNTS_URL).name).exists():
-            tff_files.check_reachable(WORD_COUNTS_URL)
-        with tff_files.socket_timeout():
-            counts = tff.simulation.datasets.stackoverflow.load_word_counts(
-                cache_dir=str(directory), vocab_size=size
-            )
-    except Exception as error:  # urllib, tarfile and Keras all have their own
-        print(
-            "The vocabulary is counted from training clients, because TFF's word counts cannot be "
-            f"had: {error}",
-            file=sys.stderr,
-            flush=True,
-        )
-        return None
-    return list(counts)
-
-
-def _count_words(
-    client_ids: Sequence[str], read_sentences: Callable[[str], np.ndarray], size: int
-) -> list[str]:
-    """Returns the most frequent words of a bounded, fixed sample of clients, as TFF counts them.
-
-    That is by the users who use a word; then by how often they do, because the sample is small.
-    """
-    rng = np.random.default_rng(DATA_SEED)
-    users: collections.Counter[bytes] = collections.Counter()
-    uses: collections.Counter[bytes] = collections.Counter()
-    for client_id in _shuffled(client_ids, rng)[:_COUNTED_CLIENTS]:
-        words = b" ".join(read_sentences(client_id)[:_COUNTED_SENTENCES]).split()
-        uses.update(words)
-        users.update(set(words))
-    ranked = sorted(users, key=lambda word: (-users[word], -uses[word], word))
-    return [word.decode(errors="replace") for word in ranked[:size]]
 
 
 def _build_encoder(

@@ -8,8 +8,8 @@ import tfds_files as files
 from loading import load_task
 
 import run_experiment
-from datasets import DataError, movielens
-from datasets.problems import recommendation
+from datasets import DataError
+from datasets.problems import factorisation, recommendation
 from datasets.stand_ins import ratings as made_ratings
 
 # Of user u, movie m: five stars less whatever sets u and m apart; later movies have lower numbers.
@@ -160,15 +160,15 @@ def test_missing_feature_ends_with_status_2(tmp_path, capsys):
 
 
 def test_model_is_the_product_of_two_vectors_and_a_constant():
-    model = movielens.build_factorisation(0, 9, 4, 3.5)
+    model = factorisation.build_model(0, 9, 4, 3.5)
     vectors, taste, mood = model.get_weights()
     assert (vectors.shape, taste.shape, mood.tolist()) == ((9, 4), (4, 1), [3.5])
     movies = np.array([[0], [8], [3]], np.int32)
     expected = vectors[movies[:, 0]] @ taste + 3.5
     np.testing.assert_allclose(model.predict(movies, verbose=0), expected, rtol=1e-6)
-    again = movielens.build_factorisation(0, 9, 4, 3.5).get_weights()
+    again = factorisation.build_model(0, 9, 4, 3.5).get_weights()
     np.testing.assert_array_equal(again[0], vectors)
-    assert not np.allclose(movielens.build_factorisation(1, 9, 4, 3.5).get_weights()[0], vectors)
+    assert not np.allclose(factorisation.build_model(1, 9, 4, 3.5).get_weights()[0], vectors)
 
 
 def test_tff_pools_the_error_of_clients_before_it_takes_the_root(stand_in):

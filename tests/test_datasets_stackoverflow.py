@@ -11,7 +11,7 @@ from tff_files import post, write_clients
 
 import run_experiment
 from datasets import DataError, stackoverflow
-from datasets.sources import tff_files
+from datasets.sources import stackoverflow_parts, tff_files
 from datasets.stand_ins import text as embedded_text
 from tff_fedmeta.runtime import local
 
@@ -78,12 +78,14 @@ def test_real_sizes_give_a_bounded_sample_of_unseen_users():
     train = {str(i) for i in range(10_000)}
     heldout = {str(i) for i in range(9_990, 11_000)}  # ten too many
     test = {str(i) for i in range(500, 12_000)}
-    groups = stackoverflow.choose_clients(train, heldout, test)
+    groups = stackoverflow_parts.choose_clients(train, heldout, test)
     assert [len(group) for group in groups] == [10_000, 30, 100]
     assert set(groups[1]) <= heldout - train
     assert set(groups[2]) <= test - train - heldout
-    assert groups == stackoverflow.choose_clients(sorted(train), sorted(heldout), sorted(test))
-    more = stackoverflow.choose_clients(train, heldout, test, 1_200)
+    assert groups == stackoverflow_parts.choose_clients(
+        sorted(train), sorted(heldout), sorted(test)
+    )
+    more = stackoverflow_parts.choose_clients(train, heldout, test, 1_200)
     assert more[1] == groups[1]
     assert more[2][:100] == groups[2]
     assert len(set(more[2]) & heldout) == 200
@@ -100,7 +102,7 @@ def test_real_sizes_give_a_bounded_sample_of_unseen_users():
 )
 def test_too_few_unseen_users_are_an_error(groups, number, said):
     with pytest.raises(DataError, match=said):
-        stackoverflow.choose_clients(*groups, num_test_clients=number)
+        stackoverflow_parts.choose_clients(*groups, num_test_clients=number)
 
 
 def test_unknown_user_is_a_key_error(cache):
@@ -212,7 +214,7 @@ def test_word_counts_that_do_not_answer_cost_seconds_only(cache, monkeypatch, ca
 def test_damaged_word_counts_are_not_used(cache, tmp_path, capsys):
     (tmp_path / stackoverflow.FILE_NAME).write_bytes((cache / stackoverflow.FILE_NAME).read_bytes())
     (tmp_path / "datasets").mkdir()
-    name = stackoverflow.WORD_COUNTS_URL.rpartition("/")[2]
+    name = stackoverflow_parts.WORD_COUNTS_URL.rpartition("/")[2]
     (tmp_path / "datasets" / name).write_bytes(b"half a file")
     assert "cat" in vocabulary(load(tmp_path))
     assert "counted from training clients" in capsys.readouterr().err

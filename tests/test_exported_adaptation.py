@@ -11,7 +11,8 @@ import tensorflow as tf
 from conftest import dense
 
 import tff_fedmeta as fm
-from datasets import movielens, shakespeare
+from datasets import shakespeare
+from datasets.problems import factorisation
 from datasets.tables import models
 
 layers = tf.keras.layers
@@ -67,7 +68,7 @@ MODELS = {
         integers(4),
     ),
     "factorisation": (
-        functools.partial(movielens.build_factorisation, 0, 30, 4, 3.5),
+        functools.partial(factorisation.build_model, 0, 30, 4, 3.5),
         SQUARED,
         integers(30, 1),
         numbers(1),

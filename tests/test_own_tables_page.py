@@ -1,12 +1,15 @@
 """What docs/own_tables.md tells people to type works as it stands there."""
 
+import json
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+import datasets
 import run_experiment
 from datasets import table_info
 from datasets.stand_ins import households
@@ -44,3 +47,28 @@ def test_a_command_of_the_page_is_understood(homes, command, capsys):
     prepared.lock.close()
     assert prepared.task.train_clients and prepared.config.data_source == "file"
     assert prepared.task.input_spec[0].shape[1] == 8  # the windows of the page
+
+
+def test_the_listing_of_the_page_feeds_an_exported_model(homes, tmp_path, monkeypatch, capsys):
+    (listing,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    options = {"csv": "homes.csv", "client_column": "household", "label_column": "activity",
+               "time_column": "time", "window": 8}  # fmt: skip
+    task = datasets.load("csv", datasets.Request(options=options))
+    for name, content in task.assets.items():
+        text = content if isinstance(content, str) else json.dumps(content)
+        (tmp_path / name).write_text(text)
+    model = task.build_keras_model()
+    model.save("model.keras")
+    rows = pd.read_csv("homes.csv")
+    client = task.test_clients[0]
+    rows[rows["household"] == client].to_csv("new_rows.csv", index=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "prepare", raising=False)
+    capsys.readouterr()
+    exec(compile(listing, "<listing>", "exec"), {"__name__": "listing"})
+    monkeypatch.delitem(sys.modules, "prepare")
+    x, _ = task.read_client(client)
+    classes = task.assets["preprocessing.json"]["label"]["classes"]
+    wanted = [classes[place] for place in model(x).numpy().argmax(axis=1)]
+    printed = capsys.readouterr().out
+    assert [word for word in re.findall(r"'(\w+)'", printed)] == wanted

@@ -246,3 +246,22 @@ def test_sides_by_name_keep_groups_together():
     assert validation == ("c",) and len(test) == 2 and len(train) == 1
     with pytest.raises(DataError, match="leave too few"):
         clients.split_named(groups, {"test": ["a1", "b", "d"], "validation": ["c"]}, None)
+
+
+def test_a_forecast_is_compared_with_the_last_known_value(tmp_path):
+    frame = table().assign(level=lambda f: 1e6 + f["x"].cumsum())
+    forecast = dict(time_column="at", window=3, window_stride=1, horizon=2, feature_range=0.0)
+    forecast.update(label_column="level", feature_columns="x,level")
+    task = load(saved(tmp_path, frame), **forecast)
+    client = task.test_clients[0]
+    query = task.read_client(client)
+    outputs = lambda x: np.zeros([len(x), 1], np.float32)  # noqa: E731
+    figures = task.measures.of_client(query, query, outputs, outputs, 0)
+    level = frame[frame["home"] == client]["level"].to_numpy()
+    errors = level[2:-2] - level[4:]  # the last row of a window, and two rows later
+    assert len(query[1]) == len(errors) == 8
+    assert figures["last known value"]["mae"] == pytest.approx(np.abs(errors).mean(), rel=1e-3)
+    plain = load(tmp_path / "table.csv", label_column="level", feature_columns="x")
+    assert "last known value" not in plain.measures.of_client(
+        *[plain.read_client(client)] * 2, outputs, outputs, 0
+    )

@@ -26,6 +26,16 @@ def names(features: Sequence[Fitted]) -> list[str]:
     return names
 
 
+def place_of(features: Sequence[Fitted], column: str) -> int | None:
+    """Returns which number of a row is a column's value; None: it is not a number there."""
+    place = 0
+    for feature in features:
+        if feature["column"] == column and "mean" in feature:
+            return place
+        place += len(names([feature]))
+    return None
+
+
 def normalisation(features: Sequence[Fitted]) -> tuple[list[float], list[float]]:
     """Returns mean and scale of each number that `encode` gives; 0 and 1 for flags."""
     mean: list[float] = []

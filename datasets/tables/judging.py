@@ -21,7 +21,8 @@ _CLASSES_IN_WORDS = (
 )
 _QUANTITIES_IN_WORDS = (
     "*mae* and *rmse* are in the label's units. *mean*: always the mean of training clients; *own "
-    "mean*: the mean of the client's support; *own last value*: the last of its support."
+    "mean*: the mean of the client's support; *own last value*: the last of its support; *last "
+    "known value*: in forecasts, the label's value in the last row of each example."
 )
 
 
@@ -56,8 +57,16 @@ def of_classes(majority: int, num_classes: int) -> Measures:
     return Measures(of_client, _CLASSES_IN_WORDS, confusion)
 
 
-def of_quantities(scale: float) -> Measures:
-    """Returns the measures of a regression whose labels were standardised by `scale`."""
+def of_quantities(
+    scale: float, last_known: Callable[[np.ndarray], np.ndarray] | None = None
+) -> Measures:
+    """Returns the measures of a regression.
+
+    Args:
+      scale: What labels were standardised by.
+      last_known: x -> the label as the last row of each example has it, standardised, [n]; None: it
+        is not known there.
+    """
 
     def of_client(
         support: Any, query: Any, before: _Predict, after: _Predict, seed: int
@@ -72,6 +81,8 @@ def of_quantities(scale: float) -> Measures:
             "own mean": own.mean(),
             "own last value": own[-1],
         }
+        if last_known is not None:
+            guesses["last known value"] = last_known(x)
         errors = {
             way: scale * (np.reshape(guess, -1).astype(np.float64) - y.reshape(-1))
             for way, guess in guesses.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -131,7 +131,7 @@ def build(
         build_loss = functools.partial(metrics.cross_entropy, class_weights, weighs_rows)
         build_metrics = functools.partial(metrics.of_classes, len(label["classes"]), weighs_rows)
     else:
-        measures = judging.of_quantities(label["scale"])
+        measures = judging.of_quantities(label["scale"], _last_known(fitted, label))
         build_loss = functools.partial(metrics.squared_error, weighs_rows)
         build_metrics = functools.partial(metrics.of_quantities, label["scale"])
     return Task(
@@ -222,3 +222,22 @@ def _metric(options: Any, is_classes: bool) -> str:
         f"--metric must be one of {', '.join(choices)}, as {options.label_column!r} is {kind}, but "
         f"is {options.metric}."
     )
+
+
+def _last_known(
+    fitted: Sequence[columns.Fitted], label: columns.Fitted
+) -> Callable[[np.ndarray], np.ndarray] | None:
+    """Returns what gives the label's value in the last row of an example, standardised.
+
+    A label that is a feature is a forecast's; None: it is none.
+    """
+    place = channels.place_of(fitted, label["column"])
+    if place is None:
+        return None
+    offset = next(each["offset"] for each in fitted if each["column"] == label["column"])
+
+    def last_known(x: np.ndarray) -> np.ndarray:
+        last = x[..., place] if x.ndim == 2 else x[:, -1, place]
+        return (last.astype(np.float64) + offset - label["mean"]) / label["scale"]
+
+    return last_known

@@ -22,7 +22,7 @@ from datasets.data_set import FILE, About, DataSet, Request
 from datasets.problems import leaf_tasks
 from datasets.sources import leaf_files
 from datasets.tables import files
-from datasets.task import DATA_SEED, DataError, Sides, Task, split_clients
+from datasets.task import DataError, Sides, Task, split_clients
 
 NAME = "leaf"
 _TWEETS: Mapping[str, Mapping[str, Any]] = {  # untried
@@ -142,12 +142,14 @@ def load(request: Request) -> Task:
 
 def _split(users: leaf_files.LeafUsers, request: Request) -> Sides:
     if not users.tested or request.fold is not None:
-        return split_clients(users.examples, DATA_SEED, request.num_test_clients, request.fold)
+        return split_clients(
+            users.examples, request.split_seed, request.num_test_clients, request.fold
+        )
     tested = sorted(users.tested)
     others = sorted(set(users.examples) - users.tested)
     if len(others) < 2:
         raise DataError("train/ has fewer than two users: training and validation need one each.")
-    rng = np.random.default_rng(DATA_SEED)
+    rng = np.random.default_rng(request.split_seed)
     tested = [tested[i] for i in rng.permutation(len(tested))][: request.num_test_clients]
     others = [others[i] for i in rng.permutation(len(others))]
     count = max(1, round(0.1 * len(others)))

@@ -64,6 +64,7 @@ OTHER_VALUES = dict(
     forgetting_clients=3,
     num_validation_clients=7,
     repetitions=2,
+    patience=4,
     folds=3,
     fold=1,
     plugins={"mine.py": "0123"},

@@ -236,7 +236,7 @@ def plot(found: Results, kind: type[Figure] = Figure) -> Figure:
     if left:
         words = "\n\n".join(textwrap.fill(text, 60) for text in found.sentences)
         # What is said of many algorithms is long: it is set smaller, and takes no panel's room.
-        size = min(11.0, 72 * _HEIGHT / (1.4 * len(words.splitlines())))
+        size = min(11.0, 72 * _HEIGHT / (1.4 * max(1, len(words.splitlines()))))
         text = left[0].text(0, 1, words, va="top", fontsize=size, transform=left[0].transAxes)
         text.set_in_layout(False)
     return figure

@@ -233,7 +233,7 @@ def plot(found: Results, kind: type[Figure] = Figure) -> Figure:
     left = list(every)
     for axes in left:
         axes.axis("off")
-    if left:
+    if left and found.sentences:
         words = "\n\n".join(textwrap.fill(text, 60) for text in found.sentences)
         # What is said of many algorithms is long: it is set smaller, and takes no panel's room.
         size = min(11.0, 72 * _HEIGHT / (1.4 * max(1, len(words.splitlines()))))

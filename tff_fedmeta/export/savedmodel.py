@@ -108,9 +108,12 @@ def to_savedmodel(
             "A SavedModel cannot hold the model because of this error: "
             f"{str(error).strip().splitlines()[0]}"
         ) from error
+    old = path.with_name(path.name + ".replaced")  # whole, until the new one is in its place
+    shutil.rmtree(old, ignore_errors=True)
     if path.exists():
-        shutil.rmtree(path)
+        os.replace(path, old)
     os.replace(aside, path)
+    shutil.rmtree(old, ignore_errors=True)
     return SavedModel(
         sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
         {

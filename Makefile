@@ -14,7 +14,7 @@ AUDIT = pip-audit==2.10.1
 INSTALLED = $(VENV)/requirements.txt
 PY = $(VENV)/bin/python
 
-.PHONY: help run test quick lint format ray jupyter tracking lock audit
+.PHONY: help run test quick lint format ray jupyter notebook tracking lock audit
 .DELETE_ON_ERROR:
 
 help: ## list the commands
@@ -55,6 +55,9 @@ $(VENV)/requirements-ray.txt: requirements-ray.txt $(INSTALLED)
 	cp requirements-ray.txt $@
 
 jupyter: $(VENV)/requirements-notebook.txt ## add Jupyter (docs/notebooks.md)
+
+notebook: jupyter ## open Jupyter on examples/quickstart.ipynb [ARGS for JupyterLab]
+	$(PY) -m jupyterlab $(ARGS) examples/quickstart.ipynb
 
 tracking: $(VENV)/requirements-tracking.txt ## add MLflow and W&B, for --log_to (docs/notebooks.md)
 

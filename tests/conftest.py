@@ -36,6 +36,7 @@ SLOW_MODULES = frozenset(
         "test_export",
         "test_exported_adaptation",
         "test_meta_gradients",
+        "test_notebook",
         "test_notebook_runtime",
         "test_package",
         "test_plugins",

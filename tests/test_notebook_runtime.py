@@ -107,9 +107,20 @@ def slow_model():
     return tf.keras.Sequential([tf.keras.Input([6]), dense(2000), dense(2000), dense(3)])
 
 
+def prepared(context):
+    """Whether both threads have their program: TensorFlow's preparing of one cannot be stopped."""
+    for compiled in list(context._compiled.values()):
+        of_clients = getattr(compiled, "_cohorts", None) or getattr(compiled, "_programs", {})
+        for _, program in list(of_clients.values()):
+            if len(program._sessions) == 2 and not program._lock.locked():
+                return True
+    return False
+
+
 def interrupt_clients(context, sent):
-    """Sends Ctrl-C when clients have been at work for a second, and notes when."""
-    while not context._engine._pool._threads:
+    """Sends Ctrl-C when clients have been at their steps for a second, and notes when."""
+    deadline = time.monotonic() + 120
+    while not prepared(context) and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(1)
     sent.append(time.monotonic())

@@ -346,7 +346,7 @@ def test_same_seed_gives_the_same_weights_and_another_seed_others(finished, cach
         ("--hparam=reptile.rate=1", "hyperparameter of reptile must be one of"),
         ("--hparam=maml.inner_learning_rate=1", "must be one of: reptile, fedavg; got 'maml'"),
         ("--support_sizes=5,x", "must be whole numbers, but got 'x'"),
-        ("--support_sizes=0", "support_sizes must be >= 1, but is 0"),
+        ("--support_sizes=0", "support_sizes must be from 1 to 1000000000, but is 0"),
         ("--hparam=reptile", "is written ALGORITHM.NAME=VALUE"),
         ("--hparam=reptile.server_schedule=cool", "Did you mean 'cooldown'?"),
         ("--hparam=fedavg.inner_learning_rate=fast", "must be a number"),

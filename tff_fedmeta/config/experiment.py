@@ -26,6 +26,8 @@ _LISTS = (
     "support_sizes",
 )
 
+MOST_EXAMPLES = 1_000_000_000  # of a client, which counts them in int32
+
 
 @dataclasses.dataclass(frozen=True)
 class ExperimentConfig:
@@ -93,17 +95,20 @@ class ExperimentConfig:
         (),
         "Test clients adapt on their first 5, 10, ... support examples too, to the same query.",
         at_least=1,
+        at_most=MOST_EXAMPLES,
     )
     forgetting_clients: int = setting(
         0,
         "Other test clients on whose query each adapted model is measured too; 0: none.",
         at_least=0,
+        at_most=10_000_000,
     )
     num_validation_clients: int = setting(
         100,
         "The most validation clients that choose rate and steps of adaptation, drawn by a fixed "
         "seed; 0: all.",
         at_least=0,
+        at_most=10_000_000,
     )
     data_source: str = setting("auto", "Where the clients come from.", flag=False)
     task_options: Mapping[str, Any] = setting({}, "Options of the data set.", flag=False)
@@ -171,8 +176,12 @@ class ExperimentConfig:
             )
         for rate in rates:
             checks.check_limits("adaptation_learning_rates", rate, above=0, at_most=MOST_RATE)
+        if len(set(self.support_sizes)) != len(self.support_sizes):
+            raise ValueError(
+                f"support_sizes must be different numbers, but got {list(self.support_sizes)}."
+            )
         for size in self.support_sizes:
-            checks.check_count("support_sizes", size, 1)
+            checks.check_count("support_sizes", size, 1, MOST_EXAMPLES)
         check_strengths("adaptation_proximal_strengths", self.adaptation_proximal_strengths)
         if not self.algorithms or len(set(self.algorithms)) != len(self.algorithms):
             raise ValueError(

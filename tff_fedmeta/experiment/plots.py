@@ -194,7 +194,7 @@ def by_support_size(axes: Axes, found: Results) -> None:
         )
         axes.axhline(unit.factor * row["after"]["mean"], linestyle=":", color=color, alpha=0.5)
     axes.set(
-        title="Adapted on few examples: mean and 95 % interval (dotted: on all support)",
+        title="Adapted on few examples (dotted: on all support)",
         xlabel="support examples",
         ylabel=f"query {found.task.metric}" + (", in %" if unit.is_share else ""),
     )

@@ -21,7 +21,7 @@ ARGUMENTS = {
     "fedsgd": dict(batch_size=4, server_optimizer=tff.learning.optimizers.build_sgdm(1.0)),
     "fedprox": dict(LOCAL, proximal_strength=0.5),
     "per_fedavg": dict(LOCAL, meta_learning_rate=0.1, local_meta_steps=2),
-    "fedavg_reptile": dict(LOCAL, switch_round=0, reptile_steps=4),
+    "fedavg_reptile": dict(LOCAL, switch_round=9, reptile_steps=4),
     "fedrecon": dict(LOCAL, shared_learning_rate=0.1),
     "imaml": dict(LOCAL, proximal_strength=2.0),
     "pfedme": dict(LOCAL, proximal_strength=2.0, local_rounds=2, local_learning_rate=0.4),

@@ -103,11 +103,9 @@ def _prepare(argv: Sequence[str]) -> Optional[_Prepared]:
         print(help_text(datasets.DATASETS, __doc__, argv))
         return None
     values = flags.parse(experiment_flags.groups(datasets.DATASETS), argv)
-    if values["dataset"] == "help":
-        print(data_sets_in_words(datasets.DATASETS))
-        return None
-    if values["list"] or values["compare"]:
-        print(_look_at_runs(values))
+    answer = _answer(values)
+    if answer is not None:
+        print(answer)
         return None
     config = configuration(datasets.DATASETS, values, hashes)
     _check_runtime(config.runtime, values["ray_address"])
@@ -117,23 +115,10 @@ def _prepare(argv: Sequence[str]) -> Optional[_Prepared]:
     output_dir = Path(values["output_dir"]).expanduser() if values["output_dir"] else None
     shorter = None
     if output_dir is not None:  # a wrong directory is said before any data is loaded
-        left_open = ("clients_per_round",) * (values["clients_per_round"] is None)
-        shorter = extension.shorter_run(config, output_dir, values["resume"], left_open)
-    if shorter is not None:
-        config = dataclasses.replace(shorter, rounds=config.rounds)
-    elif output_dir is not None:
-        found = run_directory.find_run(config, output_dir, values["resume"], left_open)
-        if found is not None and run_directory.is_finished(output_dir):
+        config, shorter = _as_found(config, output_dir, values)
+        if shorter is None and run_directory.is_finished(output_dir):
             _say_finished(output_dir, values["export"])
             return None
-        has_stand_in = datasets.DATASETS[config.dataset].about.source != "embedded"
-        if has_stand_in and found and config.data_source != found.data_source == "embedded":
-            print(
-                f"WARNING: {output_dir} was begun on the EMBEDDED stand-in and continues on it. "
-                "For the real data choose another --output_dir.",
-                file=sys.stderr,
-            )
-        config = found or config
     runtime.quiet_tensorflow()
     start = time.perf_counter()
     config, task = load_task(config, values)
@@ -159,6 +144,47 @@ def _prepare(argv: Sequence[str]) -> Optional[_Prepared]:
     return _Prepared(lock, config, task, output_dir, made, seconds, *how)
 
 
+def _answer(values: Mapping[str, Any]) -> Optional[str]:
+    """Returns what --dataset=help, --list and --compare print; None if a run is asked for."""
+    if values["dataset"] == "help":
+        return data_sets_in_words(datasets.DATASETS)
+    if not (values["list"] or values["compare"]):
+        return None
+    from tff_fedmeta.experiment import compare_runs, listing
+
+    directory = Path(values["output_dir"]).expanduser() if values["output_dir"] else None
+    if values["list"]:
+        return listing.table(directory or Path("runs"))
+    return compare_runs.write([Path(run).expanduser() for run in values["compare"]], directory)
+
+
+def _as_found(
+    config: ExperimentConfig, output_dir: Path, values: Mapping[str, Any]
+) -> tuple[ExperimentConfig, Optional[ExperimentConfig]]:
+    """Returns the configuration that continues what the directory holds.
+
+    Behind it stands the configuration of the finished run with fewer rounds that is to go on, None
+    if there is none.
+
+    Raises:
+      ValueError: If the directory holds another run.
+    """
+    left_open = ("clients_per_round",) * (values["clients_per_round"] is None)
+    shorter = extension.shorter_run(config, output_dir, values["resume"], left_open)
+    if shorter is not None:
+        return dataclasses.replace(shorter, rounds=config.rounds), shorter
+    found = run_directory.find_run(config, output_dir, values["resume"], left_open)
+    has_stand_in = datasets.DATASETS[config.dataset].about.source != "embedded"
+    begun_on_it = has_stand_in and found and config.data_source != found.data_source == "embedded"
+    if begun_on_it and not run_directory.is_finished(output_dir):
+        print(
+            f"WARNING: {output_dir} was begun on the EMBEDDED stand-in and continues on it. "
+            "For the real data choose another --output_dir.",
+            file=sys.stderr,
+        )
+    return found or config, None
+
+
 def _open_reader(config: ExperimentConfig, values: Mapping[str, Any]) -> Callable[[], Any]:
     """Returns what opens a run's clients in another process; it can be pickled."""
     opening = functools.partial(datasets.open_reader, config.dataset, _request(config, values))
@@ -179,16 +205,6 @@ def _request(config: ExperimentConfig, values: Mapping[str, Any]) -> datasets.Re
         fold=datasets.Fold(config.fold or 0, config.folds) if config.folds > 1 else None,
         split_seed=config.seed if config.resplit else DATA_SEED,
     )
-
-
-def _look_at_runs(values: Mapping[str, Any]) -> str:
-    """Returns what --list and --compare say."""
-    from tff_fedmeta.experiment import compare_runs, listing
-
-    directory = Path(values["output_dir"]).expanduser() if values["output_dir"] else None
-    if values["list"]:
-        return listing.table(directory or Path("runs"))
-    return compare_runs.write([Path(run).expanduser() for run in values["compare"]], directory)
 
 
 def _check_runtime(name: str, ray_address: Optional[str]) -> None:

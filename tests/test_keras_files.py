@@ -80,6 +80,14 @@ def test_an_honest_model_opens_with_its_weights_and_predicts_the_same(files, nam
     assert getattr(opened, "optimizer", None) is None
 
 
+def test_a_file_in_the_home_directory_opens(tmp_path, monkeypatch):
+    import tensorflow as tf
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tf.keras.Sequential([tf.keras.Input([5]), tf.keras.layers.Dense(2)]).save(tmp_path / "m.keras")
+    assert keras_files.open_model("~/m.keras").count_params() == 12
+
+
 def test_a_repacked_archive_opens(files, tmp_path):
     path, _ = files["images"]
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(tmp_path / "m.keras", "w", 8) as target:

@@ -45,6 +45,7 @@ def open_model(path: str | os.PathLike[str]) -> tf.keras.Model:
     Raises:
       KerasFileError: If it is not there, damaged, refused, or Keras cannot build it.
     """
+    path = os.path.expanduser(path)
     checked = check_archive(path)
     import tensorflow as tf
 

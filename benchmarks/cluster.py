@@ -19,7 +19,7 @@ from typing import Any
 from absl import flags
 
 from benchmarks import cluster_model, cluster_overhead, command_line, report
-from benchmarks.processes import Process
+from benchmarks.cluster_overhead import running
 from tff_fedmeta import runtime
 
 _PARTS = ("overhead", "references", "killed", "rounds")
@@ -39,8 +39,7 @@ def references(counts: Sequence[int]) -> str:
     """Returns a table of rounds of clients by reference, linear model, few examples."""
     header = ("clients", "s", "clients/s", "driver's CPU s", "driver's memory more, MB", "MB sent")
     rows = []
-    with Process("ray", "linear", 1, _FEW_EXAMPLES) as process:
-        process.wait_until_ready()
+    with running("ray", "linear", 1, _FEW_EXAMPLES) as process:
         process.call("round_of_references", 100)
         for count in counts:
             told = process.call("round_of_references", count)
@@ -60,8 +59,7 @@ def references(counts: Sequence[int]) -> str:
 
 def killed() -> str:
     """Returns what a killed worker costs a round of the CNN with 100 clients."""
-    with Process("ray", "cnn", 100, _EXAMPLES, num_workers=2, threads_per_worker=1) as process:
-        process.wait_until_ready()
+    with running("ray", "cnn", 100, _EXAMPLES, num_workers=2, threads_per_worker=1) as process:
         for _ in range(2):
             process.call("round")
         whole = process.call("round")
@@ -74,8 +72,7 @@ def killed() -> str:
 
 def flat_rounds(count: int) -> str:
     """Returns how memory grows over many rounds of ten linear clients."""
-    with Process("ray", "linear", 10, 20) as process:
-        process.wait_until_ready()
+    with running("ray", "linear", 10, 20) as process:
         for _ in range(20):
             process.call("round")
         before = process.resident_memory()
@@ -91,11 +88,9 @@ def flat_rounds(count: int) -> str:
 def simulate() -> str:
     """Returns the single costs, the model's rounds, and the model beside what two nodes did."""
     runtime.quiet_tensorflow()
-    with Process("costs", "cnn", _EXAMPLES) as process:
-        process.wait_until_ready()
+    with running("costs", "cnn", _EXAMPLES) as process:
         single = process.call("measure")
-    with Process("ray", "linear", 1, _FEW_EXAMPLES) as process:
-        process.wait_until_ready()
+    with running("ray", "linear", 1, _FEW_EXAMPLES) as process:
         process.call("round_of_references", 100)
         before = process.call("figures")["bytes_sent"]
         rounds = [process.call("round_of_references", 10_000) for _ in range(3)]
@@ -152,8 +147,7 @@ def simulate() -> str:
 def _checked(costs: cluster_model.Costs) -> str:
     """Two workers of one thread stand for two nodes; memory is their network."""
     num_clients, repetitions = 64, 3
-    with Process("ray", "cnn", 1, _EXAMPLES, num_workers=2, threads_per_worker=1) as process:
-        process.wait_until_ready()
+    with running("ray", "cnn", 1, _EXAMPLES, num_workers=2, threads_per_worker=1) as process:
         for _ in range(2):
             process.call("round_of_references", num_clients)
         before = process.call("client_seconds")

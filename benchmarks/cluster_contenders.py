@@ -41,6 +41,10 @@ class OnRay(contenders.Federated):
             functools.partial(open_workload, name, workload.num_examples[1]), max_clients=100_000
         )
 
+    def close(self) -> None:
+        """Ends Ray, whose files are removed."""
+        self._stack.close()
+
     def figures(self) -> dict[str, float]:
         """Returns what the runtime tells of the last round."""
         return self._context.figures()
@@ -112,6 +116,10 @@ class Costs:
         self._name, self._num_examples = name, num_examples
         self._stack = contextlib.ExitStack()
         self._stack.enter_context(fm.ray_runtime(num_workers=1, threads_per_worker=1))
+
+    def close(self) -> None:
+        """Ends Ray, whose files are removed."""
+        self._stack.close()
 
     def measure(self) -> dict[str, float]:
         """Returns seconds: of a client, of a merge, of a broadcast, of a task for the driver."""

@@ -121,6 +121,10 @@ class Federated:
         self._rounds += 1
         return time.perf_counter() - start
 
+    def close(self) -> None:
+        """Ends what was kept alive."""
+        self._resource.close()
+
     def weights(self) -> Weights:
         """Returns the model's trainable weights."""
         return [np.asarray(w) for w in self._process.get_model_weights(self._state).trainable]

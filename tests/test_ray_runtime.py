@@ -114,8 +114,11 @@ def family(pid=None):
 
 def directories_of(pids):
     """The directories that janitors among the processes are to remove."""
-    commands = [Path(f"/proc/{pid}/cmdline").read_text().split("\0") for pid in pids]
-    return [Path(c) for command in commands for c in command if c.startswith("/tmp/fmray-")]
+    arguments = []
+    for pid in pids:
+        with contextlib.suppress(OSError):  # one that has just ended
+            arguments += Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    return [Path(argument) for argument in arguments if argument.startswith("/tmp/fmray-")]
 
 
 def listening(pids):
@@ -213,7 +216,7 @@ def test_nothing_is_left_of_a_program_that_is_ended(sent, status):
     program.send_signal(sent)
     program.stdout.close()
     assert program.wait(60) == status
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60  # at once, on a machine that is not busy
     while any(map(is_alive, offspring)) or any(d.exists() for d in directories):
         assert time.monotonic() < deadline, [pid for pid in offspring if is_alive(pid)]
         time.sleep(0.1)
@@ -261,8 +264,9 @@ def test_clusters_that_cannot_be_joined_are_one_sentence():
         fm.ray_runtime("here").__enter__()
     with pytest.raises(joined.RayStartError, match=r"answers at 127.0.0.1:9"):
         fm.ray_runtime("127.0.0.1:9").__enter__()
-    with pytest.raises(joined.RayStartError, match="belongs to no Ray cluster"):
-        fm.ray_runtime("auto").__enter__()
+    # The second where this machine has a cluster, which has another token.
+    with pytest.raises(joined.RayStartError, match=r"belongs to no Ray cluster|RAY_AUTH_TOKEN"):
+        fm.ray_runtime("auto", patience=15).__enter__()
 
 
 @pytest.mark.parametrize(

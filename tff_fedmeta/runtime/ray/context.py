@@ -88,7 +88,7 @@ def ray_runtime(
             cpus = 1  # what a worker is counted as
         else:
             folders = [joined.PACKAGE, *(Path(m.__file__ or "").parent for m in modules)]
-            stack.enter_context(joined.joined(ray, address, folders))
+            stack.enter_context(joined.joined(ray, address, folders, patience))
             threads = cpus = threads_per_worker or _fewest_cores(ray)
             joined.check_workers(ray, cpus, patience)
         yield stack.enter_context(_installed_context(ray, cpus, threads, patience))

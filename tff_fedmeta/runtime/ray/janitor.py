@@ -2,9 +2,9 @@
 
     python janitor.py DIRECTORY MARK
 
-It waits until its standard input closes, which a SIGKILL of the program does too. Then it ends the
-processes that have MARK in their environment, as everything that this Ray has started does, and
-removes DIRECTORY. It imports nothing but Python.
+It waits until its standard input closes, which a SIGKILL of the program does too. Then it ends all
+that belongs to this Ray, by MARK in its environment or DIRECTORY in its command line, and removes
+DIRECTORY. It imports nothing but Python.
 """
 
 import contextlib
@@ -16,14 +16,25 @@ import time
 from pathlib import Path
 
 
-def marked(mark: str) -> list[int]:
-    """Returns the ids of the processes that have a mark in their environment."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/environ"):
+def belonging(directory: str, mark: str) -> list[int]:
+    """Returns the processes of a Ray: with the mark, with its directory, or started by such.
+
+    Some of Ray's programs write their titles over their environment, so that no mark is seen there.
+    """
+    parents, found = {}, set()
+    for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if mark.encode() in entry.read_bytes().split(b"\0"):
-                found.append(int(entry.parent.name))
-    return found
+            pid = int(entry.name)
+            parents[pid] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            marked = mark.encode() in (entry / "environ").read_bytes().split(b"\0")
+            if marked or directory.encode() in (entry / "cmdline").read_bytes():
+                found.add(pid)
+    found.discard(os.getpid())
+    more = found
+    while more:
+        more = {pid for pid, parent in parents.items() if parent in found} - found
+        found |= more
+    return sorted(found)
 
 
 def main(directory: str, mark: str) -> None:
@@ -31,7 +42,7 @@ def main(directory: str, mark: str) -> None:
     sys.stdin.buffer.read()
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        pids = marked(mark)
+        pids = belonging(directory, mark)
         if not pids:
             break
         for pid in pids:

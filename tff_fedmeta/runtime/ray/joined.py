@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,18 +21,20 @@ class RayStartError(ClusterError):
 
 
 @contextlib.contextmanager
-def joined(ray: Any, address: str, folders: Sequence[Path]) -> Iterator[None]:
+def joined(ray: Any, address: str, folders: Sequence[Path], patience: float) -> Iterator[None]:
     """Joins a cluster; leaving takes back what runs there for this program.
 
     Args:
       ray: The module.
       address: "auto", the cluster that this machine belongs to, or HOST:PORT.
       folders: Of packages that are sent to its workers, this one among them.
+      patience: How long joining may take, in seconds.
 
     Raises:
       RayStartError: If there is no cluster, or one of other versions or with another token.
     """
     check_answers(address)
+    _try(address, patience)
     try:
         ray.init(
             address=address,
@@ -105,8 +109,24 @@ def check_answers(address: str) -> None:
         ) from error
 
 
+def _try(address: str, patience: float) -> None:
+    """Joins and leaves a cluster in another process: with another token Ray waits for ever."""
+    code = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=False); ray.shutdown()"
+    command = [sys.executable, "-c", code, address]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=patience)
+    except subprocess.TimeoutExpired:
+        raise RayStartError(
+            f"The Ray cluster at {address} does not let this program in within {patience:g} s: set "
+            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH as on its nodes."
+        ) from None
+    if done.returncode != 0:
+        raise RayStartError(_cannot_join(address, RuntimeError(done.stderr)))
+
+
 def _cannot_join(address: str, error: Exception) -> str:
     text = str(error)
+    text = text[max(text.find("Version mismatch: "), 0) :]
     if "Version mismatch" in text:
         facts = " ".join(" ".join(text.split()).split()).replace("Version mismatch: ", "")
         return (
@@ -129,4 +149,4 @@ def _cannot_join(address: str, error: Exception) -> str:
 def without_traceback(error: Exception) -> str:
     """Returns the first line of an error, as the end of a sentence."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".") + "."
+    return (lines[-1] if "Traceback" in str(error) else lines[0]).rstrip(".") + "."

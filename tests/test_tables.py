@@ -498,15 +498,6 @@ def test_what_is_understood_is_printed_with_a_command(tmp_path, capsys):
     assert table_info.main(["table_info"]) == 2
 
 
-def test_validation_clients_are_at_most_so_many(tmp_path):
-    homes(num_clients=40, num_rows=3).to_csv(tmp_path / "table.csv", index=False)
-    usual = load(tmp_path / "table.csv")
-    assert [len(usual.train_clients), len(usual.validation_clients)] == [30, 4]
-    task = load(tmp_path / "table.csv", max_validation_clients=1)
-    assert [len(task.train_clients), len(task.validation_clients)] == [33, 1]
-    assert task.test_clients == usual.test_clients
-
-
 def test_metrics_of_classes_are_those_of_scikit_learn_over_all_passes():
     from sklearn import metrics as reference
 

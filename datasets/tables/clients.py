@@ -114,9 +114,6 @@ def split(
         fold,
         seed,
     )
-    train, validation, test = sides
-    most = options.max_validation_clients  # they are adapted once for every rate
-    sides = (*train, *validation[most:]), validation[:most], test
     train, validation, test = (
         tuple(client for group in side for client in groups[group]) for side in sides
     )

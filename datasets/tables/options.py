@@ -120,9 +120,6 @@ class Options(schema.Options):
         "0: any.",
         at_least=0,
     )
-    max_validation_clients: int = schema.option(
-        200, "Validation clients at most, of the 10 % of all; the others train.", at_least=1
-    )
     test_clients: str | None = schema.option(None, "Clients to test on, comma-separated.")
     validation_clients: str | None = schema.option(
         None, "Clients that choose rate and steps of adaptation, comma-separated."

@@ -74,10 +74,21 @@ def test_table_sentence_configuration_and_usage_are_there(page, finished):
     assert "few.batch(20).take(2)" in text
 
 
+def test_a_model_that_adapting_did_not_help_is_used_as_it_is(tmp_path):
+    adaptation = {"inner_learning_rate": 0.1, "steps": 0, "batch_size": 2}
+    (tmp_path / "metadata.json").write_text(json.dumps({"adaptation": adaptation}))
+    usage = html_report.usage(html_report.Models("it", tmp_path), tmp_path)
+    assert "fit" not in usage["code"] and usage["code"].endswith("model.predict(x)")
+
+
 @pytest.mark.parametrize(
     ("how", "step"),
     [
         ({"learned_rates": "adaptation_rates.npz"}, "rate * gradient"),
+        (
+            {"learned_rates": "adaptation_rates.npz", "inner_rates": "per_step_and_layer"},
+            "rate[min(k, len(rate) - 1)] * gradient",
+        ),
         ({"proximal_strength": 2.0}, "0.1 * (gradient + 2 * (variable - start))"),
     ],
 )
@@ -89,7 +100,10 @@ def test_the_usage_of_models_that_keras_cannot_adapt_is_their_own_step(how, step
     model = tf.keras.Sequential([tf.keras.Input([2]), tf.keras.layers.Dense(1)])
     model.save(tmp_path / "model.keras")
     start = model.get_weights()
-    np.savez(tmp_path / "adaptation_rates.npz", *(np.full_like(w, 0.1) for w in start))
+    rates = [np.full_like(w, 0.1) for w in start]
+    if "inner_rates" in how:  # of two steps, of which the last one is for all that follow
+        rates = [np.stack([rate, rate]) for rate in rates]
+    np.savez(tmp_path / "adaptation_rates.npz", *rates)
     (tmp_path / "metadata.json").write_text(json.dumps({"adaptation": adaptation}))
     usage = html_report.usage(html_report.Models("it", tmp_path), tmp_path.parent / "elsewhere")
     assert step in usage["code"]

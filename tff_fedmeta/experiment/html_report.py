@@ -23,7 +23,7 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from tff_fedmeta.config import ExperimentConfig
+from tff_fedmeta.config import ExperimentConfig, hyperparameters
 from tff_fedmeta.experiment import comparison, comparison_words, plots, results, run_directory
 from tff_fedmeta.experiment.results import Results
 
@@ -175,6 +175,10 @@ def usage(model: Models, output_dir: Path) -> dict[str, str]:
         "import tensorflow as tf",
         "",
         f'model = tf.keras.models.load_model("{home / "model.keras"}")',
+    ]
+    if not how["steps"]:  # adapting did not help the validation clients
+        return {"name": model.name, "text": text, "code": "\n".join([*lines, "model.predict(x)"])}
+    lines += [
         "# x [n, ...], y [n, ...]: the new client's examples",
         "few = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(1000).repeat()",
         f"few = few.batch({how['batch_size']}).take({how['steps']})",
@@ -191,17 +195,21 @@ _EXPLAINED = ("model.keras", "metadata.json", "adaptation_rates.npz")
 
 def _own_steps(how: Mapping[str, Any], home: Path) -> list[str]:
     """Returns steps that no optimizer of Keras makes, as code."""
+    steps = "for batch_x, batch_y in few:"
     if "learned_rates" in how:
         file = home / how["learned_rates"]
         begin = ["import numpy as np", f'rates = list(np.load("{file}").values())']
         pair, step = "rates", "rate * gradient"
+        if how.get("inner_rates") == hyperparameters.PER_STEP_AND_LAYER:
+            steps = "for k, (batch_x, batch_y) in enumerate(few):"
+            step = "rate[min(k, len(rate) - 1)] * gradient"
     else:
         begin = ["starts = [tf.identity(variable) for variable in model.trainable_variables]"]
         pull = f"{how['proximal_strength']:g} * (variable - start)"
         pair, step = "starts", f"{how['inner_learning_rate']:g} * (gradient + {pull})"
     return [
         *begin,
-        "for batch_x, batch_y in few:",
+        steps,
         "    with tf.GradientTape() as tape:",
         "        value = loss(batch_y, model(batch_x, training=True))  # the loss of the training",
         "    gradients = tape.gradient(value, model.trainable_variables)",

@@ -264,9 +264,9 @@ def _say_finished(output_dir: Path, formats: Sequence[str]) -> None:
     damage = run_directory.damage(output_dir)
     if damage is not None:
         print(f"WARNING: {damage}", file=sys.stderr)
-    homes = [path.parent for path in output_dir.glob("**/keras_model/metadata.json")]
+    homes = list(output_dir.glob("**/keras_model"))
     for name in (export.FILES[form] for form in formats):
-        if not any((home / name).exists() for home in homes):
+        if damage is None and not any((home / name).exists() for home in homes):
             print(
                 f"WARNING: {output_dir} has no {name}, and a finished run exports nothing more: "
                 "docs/export.md says how to make it of model.keras.",

@@ -742,4 +742,7 @@ def test_each_client_is_tested_in_a_fold_also_with_ids_clocks_and_weights(save, 
     assert run_experiment.main([*command, "--num_test_clients=1"]) == 2
     assert "folds decide how many clients are tested" in capsys.readouterr().err
     assert run_experiment.main(["run", "--dataset=sinusoid", "--folds=2"]) == 2
-    assert "--folds is for --dataset=movielens or csv or leaf, not for sinusoid" in capsys.readouterr().err
+    assert (
+        "--folds is for --dataset=movielens or csv or leaf, not for sinusoid"
+        in capsys.readouterr().err
+    )

@@ -122,9 +122,9 @@ def test_attackers_train_on_flipped_labels(cache, tmp_path, monkeypatch):
         flipped.append((y, flip(y, num_classes)))
         return flipped[-1][1]
 
-    def spy_make(x, y, seed=(0, 0), role=None):
+    def spy_make(x, y, *args, **kwargs):
         trained_on.append(y)
-        return make(x, y, seed, role)
+        return make(x, y, *args, **kwargs)
 
     monkeypatch.setattr(failures, "flip_labels", spy_flip)
     monkeypatch.setattr(run_module.client_data, "client_dataset", spy_make)

@@ -25,6 +25,7 @@ def help_text(data_sets: DataSets, about: str, argv: Sequence[str]) -> str:
     """
     groups: dict[str, list[Flag]] = experiment_flags.groups(data_sets)
     options = groups.pop("Options of data sets")
+    of_aggregators = groups.pop("Options of aggregators")
     text = f"{about}\n{flags.help_of(groups)}"
     named = [name for name in flags.given(argv, "dataset") if name in data_sets]
     asked = [name for text in flags.given(argv, "algorithms") for name in text.split(",")]
@@ -39,6 +40,11 @@ def help_text(data_sets: DataSets, about: str, argv: Sequence[str]) -> str:
         plain = {key: value for key, value in defaults.items() if key != "hyperparameters"}
         text += "\n".join(line for key, value in plain.items() for line in _default(key, value))
         text += "\n"
+    if flags.given(argv, "aggregator"):
+        text += "\n" + flags.help_of({"Options of aggregators": of_aggregators})
+    else:
+        names = ", ".join(dict.fromkeys(flag.text.partition(":")[0] for flag in of_aggregators))
+        text += _more("--aggregator=NAME --help", f"Adds the options of {names}.")
     if not asked:
         names = ", ".join(registry.REGISTRY)
         text += _more("--algorithms=NAMES --help", f"Adds hyperparameters of algorithms: {names}.")

@@ -1,8 +1,8 @@
 """What may be set for each algorithm, and in which range. Importing this needs no TensorFlow."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional
 
 from tff_fedmeta import checks
 from tff_fedmeta.config import schema
@@ -20,6 +20,28 @@ _SCHEDULE = (
 )
 
 
+def optimizer(default: str, tune: Optional[Sequence[str]] = None) -> Any:
+    """Declares the server's optimizer; `tune` is what a search tries."""
+    text = "Optimizer that applies the mean update."
+    return setting(default, text, choices=SERVER_OPTIMIZERS, tune=tune)
+
+
+def layers_from_the_end(what: str) -> Any:
+    """Declares how many layers are the head; `what` says what becomes of them."""
+    text = f"Layers with weights, counted from the end, {what}."
+    return setting(1, text, at_least=1, at_most=1000)
+
+
+def _weighting(default: str) -> Any:
+    """Declares how much a client counts."""
+    return setting(
+        default,
+        "examples weighs clients by size, uniform counts each as one task.",
+        choices=CLIENT_WEIGHTINGS,
+        tune=CLIENT_WEIGHTINGS,
+    )
+
+
 def _schedule(default: str) -> Any:
     return setting(default, _SCHEDULE, choices=SERVER_SCHEDULES, tune=SERVER_SCHEDULES)
 
@@ -31,9 +53,7 @@ class Server:
     A subclass adds fields by `schema.setting`; their ranges are checked when it is made.
     """
 
-    server_optimizer: str = setting(
-        "sgd", "Optimizer that applies the mean update.", choices=SERVER_OPTIMIZERS
-    )
+    server_optimizer: str = optimizer("sgd")
     server_learning_rate: float = rate(0.1, "The server's learning rate.")
     server_schedule: str = _schedule("constant")
     server_warmup: int = setting(
@@ -74,12 +94,7 @@ class FedAvg(Server):
         at_least=0,
         at_most=1e30,
     )
-    client_weighting: str = setting(
-        "examples",
-        "examples weighs clients by size, uniform counts each as one task.",
-        choices=CLIENT_WEIGHTINGS,
-        tune=CLIENT_WEIGHTINGS,
-    )
+    client_weighting: str = _weighting("examples")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,12 +119,7 @@ class Reptile(FedAvg):
     """
 
     server_schedule: str = _schedule("linear")
-    client_weighting: str = setting(
-        "uniform",
-        "examples weighs clients by size, uniform counts each as one task.",
-        choices=CLIENT_WEIGHTINGS,
-        tune=CLIENT_WEIGHTINGS,
-    )
+    client_weighting: str = _weighting("uniform")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,12 +144,7 @@ class FedAvgReptile(FedAvg):
 class MAML(FedAvg):
     """Hyperparameters of MAML and FOMAML, and of every algorithm whose clients split."""
 
-    server_optimizer: str = setting(
-        "adam",
-        "Optimizer that applies the mean update.",
-        choices=SERVER_OPTIMIZERS,
-        tune=("adam", "yogi"),
-    )
+    server_optimizer: str = optimizer("adam", tune=("adam", "yogi"))
     server_learning_rate: float = rate(0.001, "The server's learning rate.")
     inner_learning_rate: float = rate(0.01, "Learning rate of the inner steps.")
     support_fraction: float = setting(
@@ -183,9 +188,7 @@ class MetaSGD(MAML):
 class ANIL(MAML):
     """Hyperparameters of ANIL."""
 
-    head_layers: int = setting(
-        1, "Layers with weights, counted from the end, that adapt.", at_least=1, at_most=1000
-    )
+    head_layers: int = layers_from_the_end("that adapt")
     first_order: bool = setting(False, "Whether the derivative of the inner steps is left out.")
 
 
@@ -193,9 +196,7 @@ class ANIL(MAML):
 class PerFedAvg(MAML):
     """Hyperparameters of Per-FedAvg."""
 
-    server_optimizer: str = setting(
-        "sgd", "Optimizer that applies the mean update.", choices=SERVER_OPTIMIZERS
-    )
+    server_optimizer: str = optimizer("sgd")
     server_learning_rate: float = rate(1.0, "The server's learning rate.", tune=(0.3, 3.0))
     meta_learning_rate: float = rate(0.1, "Rate of the local meta-steps.")
     local_meta_steps: int = setting(

@@ -5,7 +5,7 @@ Importing this needs no TensorFlow.
 
 import dataclasses
 
-from tff_fedmeta.config.hyperparameters import MAML, SERVER_OPTIMIZERS, FedAvg
+from tff_fedmeta.config.hyperparameters import MAML, FedAvg, layers_from_the_end, optimizer
 from tff_fedmeta.config.schema import rate, setting
 
 
@@ -13,24 +13,14 @@ from tff_fedmeta.config.schema import rate, setting
 class FedBABU(FedAvg):
     """Hyperparameters of FedBABU."""
 
-    head_layers: int = setting(
-        1,
-        "Layers with weights, counted from the end, that are not trained.",
-        at_least=1,
-        at_most=1000,
-    )
+    head_layers: int = layers_from_the_end("that are not trained")
 
 
 @dataclasses.dataclass(frozen=True)
 class FedRep(FedAvg):
     """Hyperparameters of FedRep."""
 
-    head_layers: int = setting(
-        1,
-        "Layers with weights, counted from the end, that are not sent and adapt.",
-        at_least=1,
-        at_most=1000,
-    )
+    head_layers: int = layers_from_the_end("that are not sent and adapt")
     head_share: float = setting(
         0.5,
         "Share of the local steps that move the head, before the body's.",
@@ -44,20 +34,13 @@ class FedRep(FedAvg):
 class FedRecon(MAML):
     """Hyperparameters of federated reconstruction."""
 
-    server_optimizer: str = setting(
-        "sgd", "Optimizer that applies the mean update.", choices=SERVER_OPTIMIZERS
-    )
+    server_optimizer: str = optimizer("sgd")
     server_learning_rate: float = rate(1.0, "The server's learning rate.", tune=(0.3, 3.0))
     inner_learning_rate: float = rate(
         0.1, "Learning rate of the steps that rebuild the local part."
     )
     shared_learning_rate: float = rate(0.1, "Learning rate of the steps of the shared part.")
-    head_layers: int = setting(
-        1,
-        "Layers with weights, counted from the end, that are local and adapt.",
-        at_least=1,
-        at_most=1000,
-    )
+    head_layers: int = layers_from_the_end("that are local and adapt")
     local_layers: str = setting(
         "", "Names of the layers that are local instead, separated by commas."
     )

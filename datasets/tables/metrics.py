@@ -124,8 +124,10 @@ def of_quantities(scale: float) -> list[tf.keras.metrics.Metric]:
     """Builds MAE and RMSE in the label's units, where y is standardised by `scale`."""
     import tensorflow as tf
 
-    class AbsoluteError(tf.keras.metrics.MeanAbsoluteError):
-        def __init__(self, scale: float, name: str = "mae", dtype: Any = None) -> None:
+    class InUnits(tf.keras.metrics.Metric):
+        """Errors of all rows in the label's units; stands before the Keras metric of them."""
+
+        def __init__(self, scale: float, name: str, dtype: Any = None) -> None:
             super().__init__(name, dtype)
             self._scale = scale
 
@@ -140,19 +142,10 @@ def of_quantities(scale: float) -> list[tf.keras.metrics.Metric]:
         def get_config(self) -> dict[str, Any]:
             return {"scale": self._scale, "name": self.name, "dtype": self.dtype}
 
-    class RootSquaredError(tf.keras.metrics.RootMeanSquaredError):
-        def __init__(self, scale: float, name: str = "rmse", dtype: Any = None) -> None:
-            super().__init__(name, dtype)
-            self._scale = scale
+    class AbsoluteError(InUnits, tf.keras.metrics.MeanAbsoluteError):
+        pass
 
-        def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-            y_true, y_pred = tf.reshape(label_of(y_true), [-1, 1]), tf.reshape(y_pred, [-1, 1])
-            return super().update_state(y_true, y_pred, sample_weight)
+    class RootSquaredError(InUnits, tf.keras.metrics.RootMeanSquaredError):
+        pass
 
-        def result(self) -> tf.Tensor:
-            return self._scale * super().result()
-
-        def get_config(self) -> dict[str, Any]:
-            return {"scale": self._scale, "name": self.name, "dtype": self.dtype}
-
-    return [AbsoluteError(scale), RootSquaredError(scale)]
+    return [AbsoluteError(scale, "mae"), RootSquaredError(scale, "rmse")]
